@@ -1,0 +1,81 @@
+"""Shared pieces: a small env of characters, small language models, and one thread for torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+CHARACTERS = {
+    "tokenizer": {"name": "characters", "alphabet": "abcd"},
+    "prompts": ["", "a", "ab", "cad"],
+    "max_prompt_tokens": 3,
+    "max_new_tokens": 6,
+}
+"""V = 5, EOS = BOS = 4, pad = 5; prompts of one to three tokens."""
+
+
+def count_tokens(completion_ids):
+    """A reward that reads no text: the number of completion tokens."""
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def eos(completions):
+    """A function whose name info already uses."""
+    return [0.0 for _ in completions]
+
+
+def checksum(prompts, completions, completion_ids):
+    """A reward that depends on everything a function scorer sees."""
+    return [
+        len(p) + sum(map(ord, c)) / 100 + sum(i) for p, c, i in zip(prompts, completions, completion_ids, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def small_llama(vocab_size: int = 5, seed: int = 0, **kwargs):
+    """A random Llama with positions enough for the small envs."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        **{
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.2,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            **kwargs,
+        },
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def small_gpt2(vocab_size: int = 5, seed: int = 0):
+    """A random GPT-2: absolute positions, dropout that must stay off."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.2, resid_pdrop=0.3
+    )
+    return GPT2LMHeadModel(config).eval()

@@ -1,0 +1,128 @@
+"""LogProb against a plain forward pass over the context, whatever the decoder does with its cache."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from textgym import model_inputs
+from textgym.scorers import LogProb, ScorerError, WeightedSum
+from textgym.testing import check_scorer, make_generations
+
+BATCH = make_generations(["The", "a", "", "Why so"], [" film", "", "abcdefg", "?"])
+
+
+def make_model(vocab_size=300):
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=vocab_size, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=256, eos_token_id=256
+    )
+    config.initializer_range = 0.5  # far from uniform
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+def at_step(batch, step, asked=None):
+    """What an env passes after token `step`: rows that are still running, or `asked`."""
+    lengths = batch.lengths
+    asked = np.flatnonzero(lengths >= step) if asked is None else asked
+    observations = batch.observations[asked]
+    observations[:, batch.mdp.max_prompt_tokens + step :] = batch.mdp.pad_id
+    return replace(batch.select(asked), observations=observations, ended=lengths[asked] == step)
+
+
+@torch.no_grad()
+def expected(model, batch):
+    """log P(newest token | context) by a full forward pass of each row's context."""
+    values = []
+    for row, length in zip(batch.observations, batch.lengths, strict=True):
+        context, newest = row.copy(), batch.mdp.max_prompt_tokens + length - 1
+        context[newest] = batch.mdp.pad_id
+        logits = model(**model_inputs(context, batch.mdp.pad_id)).logits[0, -1, : batch.mdp.vocab_size]
+        values.append(logits.log_softmax(-1)[row[newest]].item())
+    return values
+
+
+def test_each_token_as_rows_end(model):
+    scorer = LogProb(model)
+    for step in range(1, BATCH.mdp.max_new_tokens + 1):
+        now = at_step(BATCH, step)
+        np.testing.assert_allclose(scorer.evaluate(now).rewards, expected(model, now), atol=1e-4)
+
+
+def test_the_cache_is_used_as_rows_end(model, monkeypatch):
+    fed, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **kw: fed.append(kw["input_ids"].shape[1]) or forward(**kw))
+    scorer = LogProb(model)
+    for step in range(1, BATCH.mdp.max_new_tokens + 1):
+        scorer.evaluate(at_step(BATCH, step))
+    assert fed == [BATCH.mdp.max_prompt_tokens] + [1] * (BATCH.mdp.max_new_tokens - 1)
+
+
+def test_rows_at_different_steps(model):
+    """As under autoreset, where ended rows are replaced one by one."""
+    scorer = LogProb(model)
+    mixed = replace(BATCH, ended=np.ones(4, bool))  # lengths 6, 1, 8, 2
+    np.testing.assert_allclose(scorer.evaluate(mixed).rewards, expected(model, mixed), atol=1e-4)
+    later = at_step(BATCH, 2, asked=np.array([2, 0]))
+    np.testing.assert_allclose(scorer.evaluate(later).rewards, expected(model, later), atol=1e-4)
+
+
+def test_another_number_of_rows(model):
+    scorer = LogProb(model)
+    for asked in (np.arange(2), np.arange(4), np.array([1])):
+        now = at_step(BATCH, 1, asked)
+        np.testing.assert_allclose(scorer.evaluate(now).rewards, expected(model, now), atol=1e-4)
+    now = at_step(BATCH, 2, np.array([0, 2, 3]))  # more rows than before, and not from their start
+    np.testing.assert_allclose(scorer.evaluate(now).rewards, expected(model, now), atol=1e-4)
+
+
+def test_another_mdp(model):
+    scorer = LogProb(model)
+    for batch in (BATCH, make_generations(["long prompt"], ["x"])):
+        now = at_step(batch, 1)
+        np.testing.assert_allclose(scorer.evaluate(now).rewards, expected(model, now), atol=1e-4)
+
+
+def test_the_return_is_the_log_probability_of_the_text(model):
+    rows = [*b"a", *b"abcdefg", 256]
+    batch = make_generations(["a"], ["abcdefg"])
+    scorer = LogProb(model)
+    total = sum(scorer.evaluate(at_step(batch, step)).rewards[0] for step in range(1, 9))
+    with torch.no_grad():
+        log_probs = model(torch.tensor([rows])).logits[0, :, :257].log_softmax(-1)
+    assert total == pytest.approx(sum(log_probs[t, rows[t + 1]].item() for t in range(8)), abs=1e-4)
+
+
+def test_a_model_with_too_few_tokens():
+    with pytest.raises(
+        ScorerError, match="scorer 'log_prob' raised ValueError: .* 200 tokens, the env's tokenizer has 257"
+    ):
+        LogProb(make_model(vocab_size=200)).evaluate(at_step(BATCH, 1))
+
+
+def test_a_directory(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    now = at_step(BATCH, 1)
+    np.testing.assert_allclose(LogProb(str(tmp_path)).evaluate(now).rewards, expected(model, now), atol=1e-4)
+
+
+def test_pickling_drops_the_cache(model):
+    scorer = LogProb(model)
+    scorer.evaluate(at_step(BATCH, 1))
+    copy = pickle.loads(pickle.dumps(scorer))
+    for step in (2, 3):
+        now = at_step(BATCH, step)
+        np.testing.assert_allclose(copy.evaluate(now).rewards, expected(model, now), atol=1e-4)
+
+
+def test_contract(model):
+    check_scorer(LogProb(model), prompts=["The", ""], completions=["", "abc"], tolerance=1e-3, pickles=True)
+    check_scorer(WeightedSum([LogProb(model), "sentiment"]), prompts=["The"], completions=["", "good"], tolerance=1e-3)

@@ -1,0 +1,171 @@
+"""The single-episode text-generation env."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import InvalidAction, ResetNeeded
+
+from textgym.envs.task import check_options, make_task
+from textgym.mdp import BoolArray, IntArray, append
+from textgym.rendering import ansi, make_live_view
+
+
+class TextGenerationEnv(gym.Env[IntArray, Any]):
+    """Write a text, one token per step; a scorer rewards it when it is finished.
+
+    ## Description
+    A prompt is drawn from a prompt source. Each action appends one token to it. The episode ends with an end-of-text
+    token or when the length limit is reached, and then the scorer's value of the text is the reward. The default task
+    continues the opening of a movie review, and is paid for positive sentiment. It runs offline and imports no torch.
+
+    Below, P is `max_prompt_tokens`, T is `max_new_tokens` and V is the vocabulary size (the largest token id + 1, added
+    tokens included). All facts of the MDP are in `env.unwrapped.mdp`, a `TextMDP`.
+
+    ## Action Space
+    `Discrete(V)`: the next token. An action outside the vocabulary, or one that `min_new_tokens`, `banned_tokens` or
+    `allowed_tokens` forbid, raises `gymnasium.error.InvalidAction`. Where tokens are restricted,
+    `env.unwrapped.action_masks()` gives the allowed ones, (V,) bool, and `info["action_mask"]` the same as int8 (the
+    form that `Discrete.sample(mask)` takes).
+
+    ## Observation Space
+    `Box(0, V, (P + T,), int64)`. Columns [0, P) hold the prompt, right-aligned; columns [P, P + T) hold the completion,
+    left-aligned; every other cell is the pad id V. Observations are copies. `textgym.model_inputs(obs, mdp.pad_id)`
+    turns them into the arguments of a transformers model.
+
+    ## Starting State
+    A prompt from the prompt source, drawn with `np_random`; an empty prompt becomes the BOS token alone.
+    `reset(options={"prompt": "The plot"})` pins a text (or a list of chat messages), `{"prompt_ids": array}` an integer
+    array padded with V.
+
+    ## Rewards
+    0 until the end, then the scorer's value. Scorers that pay per token pay at every step.
+
+    ## Episode End
+    `terminated`: an end-of-text token was chosen, or T tokens were written. The budget is visible in the observation, so
+    both are ends of a finite-horizon MDP. `truncated` is always False.
+
+    ## Information
+    `prompt_id` (int) at reset and at the end; at the end also every scorer component by name (float) and `eos` (bool:
+    ended by an end-of-text token). `action_mask`, (V,) int8, at every step where tokens are restricted.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | `tokenizer` | `"tiny"` | `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab"}`, a directory or hub id, or a transformers fast tokenizer |
+    | `prompts` | `"reviews"` | a list of texts, chats or dicts (`"prompt"` and columns), a `.txt` or `.jsonl` file, `"module:attribute"`, any iterable of these (a `datasets.Dataset`), or a function of a `numpy.random.Generator` |
+    | `scorer` | `"sentiment"` | a name, a dict, `"module:function"`, a function or a `textgym.Scorer` |
+    | `max_prompt_tokens` | 16 | P |
+    | `max_new_tokens` | 32 | T |
+    | `min_new_tokens` | 0 | end-of-text is forbidden before this many tokens |
+    | `banned_tokens` | `()` | ids that are never allowed |
+    | `allowed_tokens` | `None` | if given, the only ids allowed |
+    | `eos_token_ids` | `None` | ids that end a text; the tokenizer's EOS by default |
+    | `truncate_prompts` | `False` | keep the last P tokens of longer prompts, instead of raising |
+    | `render_mode` | `None` | `"ansi"` (`render()` returns text) or `"human"` (writes to the terminal as it goes; needs rich) |
+
+    `gym.make_vec` gives the vector env, which adds `autoreset_mode` and `num_generations`.
+
+    ## Version History
+    * v0: first version.
+    """  # noqa: E501 (the table is a documentation page)
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **task: Any):
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            # A TypeError, because SB3 makes envs by id with "rgb_array" and falls back to no mode on that.
+            raise TypeError(f"render_mode is {render_mode!r}; accepted are {self.metadata['render_modes']} and None")
+        self.task = make_task(**task)
+        self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer
+        self.observation_space, self.action_space = self.mdp.observation_space, self.mdp.action_space
+        self.render_mode = render_mode
+        self._view = make_live_view(self.task) if render_mode == "human" else None
+        self._row = np.full(self.observation_space.shape, self.mdp.pad_id, np.int64)
+        self._length, self._running, self._return, self._prompt_id = 0, False, 0.0, -1
+        self._totals: dict[str, float] = {}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[IntArray, dict[str, Any]]:
+        """Start an episode; `options` may pin the prompt by `prompt` or `prompt_ids`."""
+        super().reset(seed=seed)
+        pin = check_options(options, ("prompt", "prompt_ids"))
+        prompts, width = self.task.prompts, self.mdp.max_prompt_tokens
+        if "prompt" in pin:
+            self._prompt_id = prompts.add(pin["prompt"])
+        elif "prompt_ids" in pin:
+            self._prompt_id = prompts.add_ids(pin["prompt_ids"])
+        else:
+            self._prompt_id = int(prompts.draw(self.np_random, 1)[0])
+        self._row[:width] = prompts.rows(self._prompt_id)
+        self._row[width:] = self.mdp.pad_id
+        self._length, self._running, self._return = 0, True, 0.0
+        self._totals = dict.fromkeys(self.scorer.component_names, 0.0)
+        info: dict[str, Any] = {"prompt_id": self._prompt_id}
+        return self._finish(info)
+
+    def step(self, action: Any) -> tuple[IntArray, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Raises:
+            gymnasium.error.InvalidAction: `action` is not an allowed token id.
+            gymnasium.error.ResetNeeded: the episode has ended, or none was started.
+        """
+        mdp = self.mdp
+        if not self._running:
+            raise ResetNeeded("the episode has ended (or none was started); call reset() before step()")
+        try:
+            token = operator.index(action)
+        except TypeError:
+            raise InvalidAction(f"an action is an integer token id, not {action!r}") from None
+        if not 0 <= token < mdp.vocab_size:
+            raise InvalidAction(f"token {token} is outside the vocabulary; ids run from 0 to {mdp.vocab_size - 1}")
+        if mdp.restricted and not self.action_masks()[token]:
+            raise InvalidAction(f"token {token} is forbidden after {self._length} tokens; see action_masks()")
+        self._length, ended = append(mdp, self._row, mdp.max_prompt_tokens, self._length, token)
+        reward, info = 0.0, dict[str, Any]()
+        if ended or self.scorer.per_token:
+            reward = self._score(bool(ended))
+            self._return += reward
+            if ended:
+                self._running = False
+                info = {**self._totals, "eos": bool(mdp.is_eos[token]), "prompt_id": self._prompt_id}
+        observation, info = self._finish(info)
+        return observation, reward, not self._running, False, info
+
+    def action_masks(self) -> BoolArray:
+        """(V,) True where the token may be chosen now; the method that sb3-contrib's MaskablePPO calls."""
+        return self.mdp.action_masks(np.int64(self._length))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, observation: Any) -> str:
+        """The text of an observation, or of any padded array of token ids; special tokens are left out."""
+        return self.task.decode(observation)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The episode as text in mode `"ansi"`; mode `"human"` has already written it."""
+        if self.render_mode is None:
+            gym.logger.warn("render() was called on an env made without a render_mode; pass render_mode='ansi'")
+        if self.render_mode != "ansi":
+            return None
+        return ansi(self.task, self._row, None if self._running else self._return)
+
+    def _score(self, ended: bool) -> float:
+        scores = self.task.score(self._row[None], np.array([self._prompt_id]), np.zeros(1, np.int64), np.array([ended]))
+        for name, values in scores.components.items():
+            self._totals[name] += float(values[0])
+        return float(scores.rewards[0])
+
+    def _finish(self, info: dict[str, Any]) -> tuple[IntArray, dict[str, Any]]:
+        if self.mdp.restricted:
+            info["action_mask"] = self.action_masks().astype(np.int8)
+        if self._view is not None:
+            self._view.show(self._row, None if self._running else self._return)
+        return self._row.copy(), info

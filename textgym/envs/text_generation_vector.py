@@ -1,0 +1,269 @@
+"""The native vector env: N rows in one array, one scorer call for all rows that ended in a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from textgym.envs.task import check_options, make_task
+from textgym.mdp import BoolArray, IntArray, append
+from textgym.prompts import PromptTable
+from textgym.rendering import ansi
+
+AUTORESET_MODES = {"SameStep": AutoresetMode.SAME_STEP, "Disabled": AutoresetMode.DISABLED}
+
+
+class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
+    """N episodes of `TextGenerationEnv` side by side; what a row means is said there.
+
+    Observations are `(N, P + T)` int64 copies, rewards `(N,)` float64, `terminations` and `truncations` `(N,)` bool.
+    Every value in `info` is an array of N entries with a mask of the same name behind an underscore, as in
+    `gymnasium.vector.SyncVectorEnv`.
+
+    Autoreset:
+        `"SameStep"`: a row that ends starts its next episode in the same step. `info["final_obs"]` is then a numeric
+        `(N, P + T)` array, all pad where a row did not end, and `info["final_info"]` a dict of arrays; the other keys
+        of `info` belong to the new episodes.
+        `"Disabled"`: a row that ends reports it once, then is inert: same observation, reward 0, flags False, its
+        action ignored, until `reset(options={"reset_mask": mask})` names it, or a full reset.
+
+    Groups: rows [g k, (g + 1) k) share prompts, where k is `num_generations`: the n-th episode of row i starts from the
+    n-th prompt that was drawn for group i // k.
+
+    Args:
+        num_envs: N.
+        autoreset_mode: `"SameStep"` (which stable-baselines3 needs) or `"Disabled"`.
+        num_generations: k, which divides N.
+        render_mode: `"ansi"` or None.
+        **task: the arguments of `TextGenerationEnv`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: str = "SameStep",
+        num_generations: int = 1,
+        render_mode: str | None = None,
+        **task: Any,
+    ):
+        if autoreset_mode not in AUTORESET_MODES:
+            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; accepted are {list(AUTORESET_MODES)}")
+        if num_envs < 1 or num_generations < 1 or num_envs % num_generations:
+            raise ValueError(f"num_generations={num_generations} must divide num_envs={num_envs}, and both be positive")
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode is {render_mode!r}; the vector env accepts 'ansi' and None")
+        self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AUTORESET_MODES[autoreset_mode]}
+        self.num_envs, self.num_generations, self.render_mode = num_envs, num_generations, render_mode
+        self.task = make_task(**task)
+        self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer
+        self.single_observation_space, self.single_action_space = self.mdp.observation_space, self.mdp.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
+        self._cells = np.full((num_envs, width), self.mdp.pad_id, np.int64)
+        self._flat = self._cells.reshape(-1)  # the same memory
+        self._starts = np.arange(num_envs) * width + self.mdp.max_prompt_tokens
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._live = np.zeros(num_envs, bool)
+        self._num_live = 0
+        self._prompt_ids = np.full(num_envs, -1, np.int64)
+        self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
+        self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}
+        self._returns = np.zeros(num_envs)
+        self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[IntArray, dict[str, Any]]:
+        """Start an episode in every row, or in those that `options["reset_mask"]` names.
+
+        Args:
+            seed: seeds `np_random`.
+            options: `reset_mask`, (N,) bool; and a pin, which holds until the next full reset: `prompts`, N texts or
+                chats, or `prompt_ids`, (N, any) integers padded with V.
+        """
+        super().reset(seed=seed)
+        pin = check_options(options, ("prompts", "prompt_ids", "reset_mask"))
+        mask = self._reset_mask(pin.get("reset_mask"))
+        pins = self._read_pins(pin)
+        if "reset_mask" not in pin:
+            self._pins[:] = -1
+            self._schedule.restart()
+        if pins is not None:
+            self._pins[mask] = pins[mask]
+        rows = np.flatnonzero(mask)
+        self._start(rows)
+        return self._cells.copy(), self._start_info(rows)
+
+    def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Append one token to every row, (N,) integers.
+
+        Raises:
+            gymnasium.error.InvalidAction: an action is not an allowed token id.
+            gymnasium.error.ResetNeeded: every row has ended, or none was started.
+        """
+        mdp = self.mdp
+        rows: Any = slice(None) if self._num_live == self.num_envs else self._live.nonzero()[0]
+        tokens = self._check(np.asarray(actions), rows)
+        lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
+        self._lengths[rows] = lengths
+        ended = np.zeros(self.num_envs, bool)
+        ended[rows] = row_ended
+        rewards = np.zeros(self.num_envs)
+        info: dict[str, Any] = {}
+        over = ended.nonzero()[0]
+        if len(over) or self.scorer.per_token:
+            self._pay(rewards, ended, self._live.nonzero()[0] if self.scorer.per_token else over)
+        if len(over):
+            info = self._end_info(over)
+            self._live[over] = False
+            self._num_live -= len(over)
+            if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP:
+                final_obs = np.full(self._cells.shape, mdp.pad_id, np.int64)
+                final_obs[over] = self._cells[over]
+                info = {
+                    "final_obs": final_obs,
+                    "_final_obs": ended.copy(),
+                    "final_info": info,
+                    "_final_info": ended.copy(),
+                }
+                self._start(over)
+                info |= self._start_info(over)
+        return self._cells.copy(), rewards, ended, np.zeros(self.num_envs, bool), info
+
+    def action_masks(self) -> BoolArray:
+        """(N, V) True where the token may be chosen now."""
+        return self.mdp.action_masks(self._lengths)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, observation: Any) -> str:
+        """The text of one row, or of any padded array of token ids; special tokens are left out."""
+        return self.task.decode(observation)
+
+    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """One line per row in mode `"ansi"`."""
+        if self.render_mode is None:
+            return None
+        ended = ~self._live
+        returns = [float(r) if e else None for r, e in zip(self._returns, ended, strict=True)]
+        return tuple(ansi(self.task, row, r) for row, r in zip(self._cells, returns, strict=True))
+
+    def _check(self, actions: np.ndarray, rows: Any) -> IntArray:
+        """The actions of the live rows, checked."""
+        mdp = self.mdp
+        if not self._num_live:
+            raise ResetNeeded("every row has ended (or none was started); call reset() before step()")
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise InvalidAction(
+                f"actions are {self.num_envs} integer token ids, not {actions.dtype} of shape {actions.shape}"
+            )
+        tokens = actions[rows].astype(np.int64, copy=False)
+        if np.count_nonzero(tokens.view(np.uint64) >= mdp.vocab_size):  # as unsigned, negative ids are huge
+            row = int(np.argmax((tokens < 0) | (tokens >= mdp.vocab_size)))
+            raise InvalidAction(
+                f"token {tokens[row]} of row {np.arange(self.num_envs)[rows][row]} is outside the vocabulary; "
+                f"ids run from 0 to {mdp.vocab_size - 1}"
+            )
+        if mdp.restricted:
+            allowed = mdp.action_masks(self._lengths[rows])[np.arange(len(tokens)), tokens]
+            if not allowed.all():
+                row = int(np.argmin(allowed))
+                raise InvalidAction(
+                    f"token {tokens[row]} of row {np.arange(self.num_envs)[rows][row]} is forbidden after "
+                    f"{self._lengths[rows][row]} tokens; see action_masks()"
+                )
+        return tokens
+
+    def _pay(self, rewards: np.ndarray, ended: BoolArray, rows: IntArray) -> None:
+        """Ask the scorer about `rows`, those that ended or all that moved; changes `rewards` in place."""
+        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], rows, ended[rows])
+        rewards[rows] = scores.rewards
+        self._returns[rows] += scores.rewards
+        for name, values in scores.components.items():
+            self._totals[name][rows] += values
+
+    def _end_info(self, rows: IntArray) -> dict[str, Any]:
+        last = self._flat[self._starts[rows] + self._lengths[rows] - 1]
+        return self._info_of(
+            rows,
+            {name: total[rows] for name, total in self._totals.items()}
+            | {"eos": self.mdp.is_eos[last], "prompt_id": self._prompt_ids[rows]},
+        )
+
+    def _start_info(self, rows: IntArray) -> dict[str, Any]:
+        return self._info_of(rows, {"prompt_id": self._prompt_ids[rows]})
+
+    def _info_of(self, rows: IntArray, values: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Values of some rows as arrays of N entries with their masks; 0 elsewhere."""
+        info = {}
+        for name, value in values.items():
+            info[name], info[f"_{name}"] = np.zeros(self.num_envs, value.dtype), np.zeros(self.num_envs, bool)
+            info[name][rows], info[f"_{name}"][rows] = value, True
+        return info
+
+    def _start(self, rows: IntArray) -> None:
+        """Begin the next episode of `rows`."""
+        width, ids = self.mdp.max_prompt_tokens, self._pins[rows]
+        unpinned = ids < 0
+        ids[unpinned] = self._schedule.advance(rows[unpinned], self.np_random)
+        self._prompt_ids[rows] = ids
+        self._cells[rows, width:] = self.mdp.pad_id
+        self._cells[rows, :width] = self.task.prompts.rows(ids)
+        self._num_live += int(np.count_nonzero(~self._live[rows]))
+        self._lengths[rows], self._live[rows], self._returns[rows] = 0, True, 0.0
+        for total in self._totals.values():
+            total[rows] = 0.0
+
+    def _reset_mask(self, mask: Any) -> BoolArray:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(f"reset_mask must be a numpy bool array of shape ({self.num_envs},) with a True in it")
+        return mask
+
+    def _read_pins(self, pin: dict[str, Any]) -> IntArray | None:
+        for name, add in (("prompts", self.task.prompts.add), ("prompt_ids", self.task.prompts.add_ids)):
+            if name in pin:
+                if isinstance(pin[name], str) or len(pin[name]) != self.num_envs:
+                    raise ValueError(f"{name} must have one entry per row, {self.num_envs} in all")
+                return np.array([add(prompt) for prompt in pin[name]], np.int64)
+        return None
+
+
+class PromptSchedule:
+    """Which prompt each row starts from: round n holds the n-th prompt of every group.
+
+    Rounds are drawn in order, when the fastest row needs one, so the prompts do not depend on which rows end first.
+    """
+
+    def __init__(self, prompts: PromptTable, num_envs: int, num_generations: int):
+        self._prompts = prompts
+        self._groups = np.arange(num_envs) // num_generations  # (N,)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all rounds; every row starts at round 0."""
+        self._episodes = np.zeros(len(self._groups), np.int64)  # (N,) rounds each row has used
+        self._rounds = np.empty(
+            (0, self._groups[-1] + 1), np.int64
+        )  # prompt ids; rounds that all rows used are dropped
+        self._dropped = 0
+
+    def advance(self, rows: IntArray, rng: np.random.Generator) -> IntArray:
+        """The next prompt ids of `rows`, (len(rows),)."""
+        if not len(rows):
+            return rows
+        wanted = self._episodes[rows]
+        while self._dropped + len(self._rounds) <= wanted.max():
+            used, self._dropped = self._dropped, int(self._episodes.min())
+            drawn = self._prompts.draw(rng, self._rounds.shape[1])
+            self._rounds = np.concatenate([self._rounds[self._dropped - used :], drawn[None]])
+        self._episodes[rows] = wanted + 1
+        return self._rounds[wanted - self._dropped, self._groups[rows]]

@@ -1,0 +1,105 @@
+"""The stable-baselines3 `VecEnv` over a Gymnasium vector env."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+
+class TextVecEnv(VecEnv):
+    """A vector env as SB3 sees it.
+
+    Over an env in `"SameStep"` mode it is an ordinary `VecEnv`: an ended row starts anew, and its last observation is
+    `infos[i]["terminal_observation"]`. Over one in `"Disabled"` mode an ended row reports `done` once, in the same
+    form, and then waits for the next `reset()`; `EpisodicAlgorithm` uses that to collect one episode per row without
+    waste.
+
+    Args:
+        venv: a `TextGenerationVectorEnv`, wrapped or not.
+
+    Raises:
+        ValueError: the env resets on the step after an end (`NEXT_STEP`).
+    """
+
+    def __init__(self, venv: VectorEnv[Any, Any, np.ndarray]):
+        mode = venv.metadata["autoreset_mode"]
+        if mode is AutoresetMode.NEXT_STEP:
+            raise ValueError(
+                "stable-baselines3 needs a vector env in SameStep or Disabled autoreset mode, not NextStep"
+            )
+        self.venv = venv
+        self._same_step = mode is AutoresetMode.SAME_STEP
+        super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode in every row; seeds and options set before are used once."""
+        obs, info = self.venv.reset(seed=self._seeds[0], options=self._merged_options())
+        self.reset_infos = [row_of(info, i) for i in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`, (N,) integers."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Observations (N, P + T), rewards (N,) float32, dones (N,) bool, a dict per row."""
+        obs, rewards, terminations, truncations, info = self.venv.step(self._actions)
+        dones = terminations | truncations
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(dones):
+            infos[i] = row_of(info.get("final_info", info) if self._same_step else info, i)
+            infos[i]["terminal_observation"] = info["final_obs"][i] if self._same_step else obs[i].copy()
+            infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
+            if self._same_step:
+                self.reset_infos[i] = {k: v for k, v in row_of(info, i).items() if not k.startswith("final_")}
+        return obs, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Close the vector env."""
+        self.venv.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The vector env's attribute, once per row."""
+        return [getattr(self.venv.unwrapped, attr_name)] * len(self._rows(indices))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the vector env, which all rows share."""
+        setattr(self.venv.unwrapped, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method of the vector env once; an array of N rows is handed out by row, anything else whole."""
+        result = getattr(self.venv.unwrapped, method_name)(*method_args, **method_kwargs)
+        by_row = isinstance(result, np.ndarray) and result.shape[:1] == (self.num_envs,)
+        return [result[i] if by_row else result for i in self._rows(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
+        """False: the rows of a native vector env have no wrappers of their own."""
+        return [False] * len(self._rows(indices))
+
+    def _rows(self, indices: Any) -> Sequence[int]:
+        return list(self._get_indices(indices))
+
+    def _merged_options(self) -> dict[str, Any] | None:
+        """One `{"prompt": ...}` per row, as SB3 keeps them, becomes `{"prompts": [...]}`."""
+        if not any(self._options):
+            return None
+        if not all(set(options) == {"prompt"} for options in self._options):
+            raise ValueError(f"set_options accepts {{'prompt': ...}} for every row, not {self._options}")
+        return {"prompts": [options["prompt"] for options in self._options]}
+
+
+def row_of(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """Row i of a vector env's info: the entries whose mask is set."""
+    row = {}
+    for name, values in info.items():
+        if f"_{name}" in info and info[f"_{name}"][i]:
+            nested = isinstance(values, dict)
+            row[name] = {k: v[i] for k, v in values.items() if not k.startswith("_")} if nested else values[i]
+    return row

@@ -1,0 +1,195 @@
+"""The scorer interface: a batch of generations in, one finite reward per row out.
+
+An env calls its scorer once per step for all rows that ended in it (a token scorer: for all rows that moved), in the
+parent process. `Generations` decodes lazily and once, so a scorer that reads only token ids costs no decoding.
+"""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgym.mdp import BoolArray, IntArray, TextMDP
+
+if TYPE_CHECKING:
+    from textgym.prompts import Messages, PromptTable
+    from textgym.tokenizers import Tokenizer
+
+FloatArray = NDArray[np.float64]
+
+
+class ScorerError(ValueError):
+    """A scorer failed, or returned something that is not one finite float per row."""
+
+
+@dataclass(frozen=True)
+class Generations:
+    """n rows to score.
+
+    Attributes:
+        mdp: the MDP's facts.
+        tokenizer: the env's tokenizer.
+        table: the env's prompts.
+        observations: (n, P + T) int64, the rows after their newest token.
+        prompt_ids: (n,) rows of the prompt table; the same id, the same prompt.
+        rows: (n,) which row of the vector env each one is.
+        ended: (n,) whether the row ended with its newest token; all True unless the scorer pays per token.
+    """
+
+    mdp: TextMDP
+    tokenizer: Tokenizer
+    table: PromptTable
+    observations: IntArray
+    prompt_ids: IntArray
+    rows: IntArray
+    ended: BoolArray
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.observations)
+
+    def select(self, mask: BoolArray | IntArray) -> Generations:
+        """The rows where `mask` is True, or those it numbers."""
+        return Generations(
+            self.mdp,
+            self.tokenizer,
+            self.table,
+            self.observations[mask],
+            self.prompt_ids[mask],
+            self.rows[mask],
+            self.ended[mask],
+        )
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(n,) completion tokens, EOS included."""
+        return self.mdp.completion_lengths(self.observations)
+
+    @cached_property
+    def completion_ids(self) -> list[list[int]]:
+        """Token ids of each completion, EOS included, padding not."""
+        completions = self.observations[:, self.mdp.max_prompt_tokens :].tolist()
+        return [row[:length] for row, length in zip(completions, self.lengths.tolist(), strict=True)]
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """Prompt texts; a chat as its template renders it."""
+        return self.table.texts(self.prompt_ids)
+
+    @cached_property
+    def completions(self) -> list[str]:
+        """Completion texts, special tokens left out."""
+        return self.tokenizer.decode_batch(self.completion_ids)
+
+    @property
+    def texts(self) -> list[str]:
+        """Prompt and completion together."""
+        return [p + c for p, c in zip(self.prompts, self.completions, strict=True)]
+
+    @property
+    def chats(self) -> list[Messages]:
+        """Prompts as message lists; a text prompt becomes one user message."""
+        contents = self.table.contents(self.prompt_ids)
+        return [[{"role": "user", "content": c}] if isinstance(c, str) else c for c in contents]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """The prompt source's columns, a list of n values per name."""
+        return self.table.columns(self.prompt_ids)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an env pays and what it reports.
+
+    Attributes:
+        rewards: (n,) float64.
+        components: (n,) float64 per component name; they appear in `info` at the end of an episode.
+    """
+
+    rewards: FloatArray
+    components: dict[str, FloatArray]
+
+
+class Scorer(ABC):
+    """Maps generations to rewards. Subclass it and define `score`.
+
+    Attributes:
+        name: the component's name in `info` and in errors.
+        per_token: True for a token scorer, which is asked after every token and pays for the newest one.
+    """
+
+    name: str
+    per_token: bool = False
+
+    @abstractmethod
+    def score(self, generations: Generations) -> Any:
+        """One finite float per row: a list, a numpy array or a torch tensor on any device."""
+
+    def evaluate(self, generations: Generations) -> Scores:
+        """`score`, checked. A scorer that does not pay per token gives 0 to rows that have not ended.
+
+        Raises:
+            ScorerError: `score` raised, or its values are not one finite float per row.
+        """
+        if self.per_token or generations.ended.all():
+            values = self._checked(generations)
+        else:
+            values = np.zeros(len(generations))
+            if generations.ended.any():
+                values[generations.ended] = self._checked(generations.select(generations.ended))
+        return Scores(values, {self.name: values})
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """Names of the components that `evaluate` reports."""
+        return (self.name,)
+
+    def _checked(self, generations: Generations) -> FloatArray:
+        try:
+            raw = self.score(generations)
+        except ScorerError:
+            raise
+        except Exception as error:
+            raise ScorerError(f"scorer {self.name!r} raised {type(error).__name__}: {error}") from error
+        return check_values(self.name, raw, generations)
+
+
+def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
+    """`raw` as (n,) float64, or a `ScorerError` that names the scorer, the row and its text."""
+    if hasattr(raw, "detach"):  # a torch tensor, on whatever device
+        raw = raw.detach().cpu().double().numpy()  # numpy knows no bfloat16
+    try:
+        array = np.asarray(raw)
+    except (TypeError, ValueError) as error:  # ragged; or a list of tensors that are not on the CPU
+        raise ScorerError(f"scorer {name!r} returned {raw!r}; it must return one float per row") from error
+    if array.shape != (len(generations),):
+        got = f"shape {array.shape}" if array.ndim else repr(raw)
+        raise ScorerError(
+            f"scorer {name!r} returned {got} for {len(generations)} rows; it must return one float per row"
+        )
+    values = np.empty(len(array))
+    if array.dtype.kind in "fiub":
+        values[:] = array
+    else:
+        for row, value in enumerate(array.tolist()):
+            if not isinstance(value, numbers.Real):
+                raise ScorerError(
+                    f"scorer {name!r} returned {value!r} ({type(value).__name__}), {_where(generations, row)}"
+                )
+            values[row] = value
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise ScorerError(f"scorer {name!r} returned {values[row]}, {_where(generations, row)}")
+    return values
+
+
+def _where(generations: Generations, row: int) -> str:
+    text = f"{generations.prompts[row]!r} -> {generations.completions[row]!r}"
+    return f"not a finite float, for row {generations.rows[row]}: {text}"

@@ -1,0 +1,111 @@
+"""Scorers made of scorers. Parts stay visible in `info` under their own names.
+
+Sums and thresholds only: they are what a JSON spec needs. Any other combination is a Python function or a `Scorer`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textgym.scorers.base import FloatArray, Generations, Scorer, Scores
+from textgym.scorers.registry import make_scorer
+
+
+class WeightedSum(Scorer):
+    """sum_i w_i r_i of several scorers. The components are those of the parts; the sum itself is the reward.
+
+    If any part pays per token, so does the sum; parts that do not then pay at the end, and 0 before.
+
+    Args:
+        scorers: the parts, each anything that `make_scorer` accepts.
+        weights: w_i, one per part; 1 each by default.
+        name: the scorer's name in errors.
+
+    Raises:
+        ValueError: no part, another number of weights than of parts, a weight that is not finite, or two components of
+            one name.
+    """
+
+    def __init__(self, scorers: Sequence[Any], weights: Sequence[float] | None = None, *, name: str = "weighted_sum"):
+        self.name = name
+        self.scorers = [make_scorer(scorer) for scorer in scorers]
+        self.weights = [1.0] * len(self.scorers) if weights is None else [float(weight) for weight in weights]
+        if not self.scorers:
+            raise ValueError(f"scorer {name!r} needs at least one part")
+        if len(self.weights) != len(self.scorers):
+            raise ValueError(f"scorer {name!r} has {len(self.scorers)} parts, but {len(self.weights)} weights")
+        if not np.isfinite(self.weights).all():
+            raise ValueError(f"scorer {name!r}: the weights {self.weights} are not all finite")
+        _refuse_duplicates(name, self.component_names)
+        self.per_token = any(scorer.per_token for scorer in self.scorers)
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The parts' components, in order."""
+        return tuple(name for scorer in self.scorers for name in scorer.component_names)
+
+    def score(self, generations: Generations) -> FloatArray:
+        """(n,) sums."""
+        return self.evaluate(generations).rewards
+
+    def evaluate(self, generations: Generations) -> Scores:
+        """The weighted sum, and every part's components unweighted."""
+        parts = [scorer.evaluate(generations) for scorer in self.scorers]
+        rewards = np.zeros(len(generations))
+        components: dict[str, FloatArray] = {}
+        for weight, part in zip(self.weights, parts, strict=True):
+            rewards += weight * part.rewards
+            components |= part.components
+        return Scores(rewards, components)
+
+
+class Threshold(Scorer):
+    """1.0 where a scorer's value is at least `at`, else 0.0. The scorer's own components stay visible.
+
+    A token scorer's payments are compared one by one.
+
+    Args:
+        scorer: anything that `make_scorer` accepts.
+        at: the threshold, in the scorer's units.
+        name: the component's name in `info`; by default `"<scorer's name>>=<at>"`, such as `"sentiment>=0.5"`.
+
+    Raises:
+        ValueError: the threshold is not finite, or `name` is a component of the scorer already.
+    """
+
+    def __init__(self, scorer: Any, at: float, *, name: str | None = None):
+        self.scorer = make_scorer(scorer)
+        self.name = name or f"{self.scorer.name}>={at:g}"
+        if not np.isfinite(at):
+            raise ValueError(f"scorer {self.name!r}: the threshold {at} is not finite")
+        self.at = at
+        _refuse_duplicates(self.name, self.component_names)
+        self.per_token = self.scorer.per_token
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """This one's name, then the scorer's components."""
+        return (self.name, *self.scorer.component_names)
+
+    def score(self, generations: Generations) -> FloatArray:
+        """(n,) 0.0 or 1.0."""
+        return self.evaluate(generations).rewards
+
+    def evaluate(self, generations: Generations) -> Scores:
+        """The comparison, and the scorer's components as they are."""
+        scores = self.scorer.evaluate(generations)
+        paid = generations.ended | self.per_token  # the 0 of an unfinished row is no value to compare
+        passed = (paid & (scores.rewards >= self.at)).astype(np.float64)
+        return Scores(passed, {self.name: passed, **scores.components})
+
+
+def _refuse_duplicates(name: str, components: Sequence[str]) -> None:
+    if twice := [component for component, count in Counter(components).items() if count > 1]:
+        raise ValueError(
+            f"scorer {name!r} has two components named {twice[0]!r}; rename one with name=... "
+            '("component_name" in a JSON dict)'
+        )

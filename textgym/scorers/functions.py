@@ -1,0 +1,117 @@
+"""Plain Python functions as scorers, called exactly as TRL's trainers call reward functions.
+
+`function(prompts=[...], completions=[...], completion_ids=[...], **columns)`: everything by keyword, each a list of one
+entry per row. What TRL passes about its trainer (`trainer_state`, `log_extra`) does not exist here; functions that give
+these parameters a default run unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from textgym.importing import did_you_mean, import_string
+from textgym.scorers.base import Generations, Scorer, ScorerError
+
+GIVEN = ("prompts", "completions", "completion_ids")
+
+
+class FunctionScorer(Scorer):
+    """The value of a function.
+
+    Args:
+        function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
+            the names of the prompt source's columns, or `**kwargs` for all of them; returns one finite float per row as
+            a list, numpy array or torch tensor. It may be `async`. An import string `"module:attribute"` names one too.
+        name: the component's name in `info`; by default the function's.
+        conversational: pass prompts as message lists and completions as `[{"role": "assistant", "content": text}]`,
+            which is how TRL calls functions on chat datasets.
+
+    Raises:
+        ValueError: `function` is not callable, or its signature fits nothing that it will be given.
+    """
+
+    def __init__(self, function: Callable[..., Any] | str, *, name: str | None = None, conversational: bool = False):
+        found = import_string(function, what="scorer function") if isinstance(function, str) else function
+        if not callable(found):
+            raise ValueError(f"a scorer function must be callable, not {found!r}")
+        self.function: Callable[..., Any] = found
+        self.name = name or function_name(found)
+        self.conversational = conversational
+        parameters = _parameters(self.name, found)
+        self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self._accepted = {p.name for p in named}
+        self._required = [p.name for p in named if p.default is p.empty]
+        if not self._takes_all and not self._accepted & set(GIVEN):
+            raise ValueError(
+                f"scorer {self.name!r} takes {sorted(self._accepted)}, but none of {list(GIVEN)}; it is called by "
+                f"keyword, as {self.name}(prompts=..., completions=..., completion_ids=..., **columns)"
+            )
+
+    def score(self, generations: Generations) -> Any:
+        """Call the function.
+
+        Raises:
+            ScorerError: the function requires a parameter that is no column of the prompts.
+        """
+        columns = generations.columns
+        known = [*GIVEN, *columns]
+        if missing := [p for p in self._required if p not in known]:
+            raise ScorerError(
+                f"scorer {self.name!r} requires the argument {missing[0]!r}, which is none of {list(GIVEN)} and no "
+                f"column of the prompts (columns: {list(columns)}){did_you_mean(missing[0], known)}"
+            )
+        arguments = {name: value for name, value in columns.items() if self._wants(name)}
+        for name in filter(self._wants, GIVEN):  # what nobody reads is not decoded
+            arguments[name] = self._given(name, generations)
+        result = self.function(**arguments)
+        return _wait(result) if inspect.isawaitable(result) else result
+
+    def _wants(self, name: str) -> bool:
+        return self._takes_all or name in self._accepted
+
+    def _given(self, name: str, generations: Generations) -> list[Any]:
+        if self.conversational and name == "prompts":
+            return generations.chats
+        if self.conversational and name == "completions":
+            return [[{"role": "assistant", "content": text}] for text in generations.completions]
+        return list(getattr(generations, name))
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name of a function; of what a `functools.partial` wraps; of a callable object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The function's parameters; `**kwargs` alone where Python cannot tell."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # some functions written in C
+        return [inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
+    for p in parameters:
+        if p.kind is p.POSITIONAL_ONLY and p.default is p.empty:
+            raise ValueError(f"scorer {name!r} has the positional-only parameter {p.name!r}, but is called by keyword")
+    return parameters
+
+
+def _wait(awaitable: Awaitable[Any]) -> Any:
+    """The result of an async function."""
+
+    async def main() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    # A loop runs in this thread already (as in Jupyter), and loops do not nest: wait for another thread's.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, main()).result()

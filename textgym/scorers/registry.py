@@ -1,0 +1,104 @@
+"""`make_scorer`: a scorer from a name, a JSON dict, an import string, a function or an object.
+
+Names and dicts keep an env's spec JSON, and work from a command line. A new scorer is a file and a row of `SCORERS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from textgym.importing import did_you_mean, import_string
+from textgym.scorers.base import Scorer
+from textgym.scorers.functions import FunctionScorer
+
+SCORERS = {
+    "function": "textgym.scorers.functions:FunctionScorer",
+    "keyword": "textgym.scorers.text:Keyword",
+    "length": "textgym.scorers.text:Length",
+    "log_prob": "textgym.scorers.log_prob:LogProb",
+    "regex": "textgym.scorers.text:Regex",
+    "reward_model": "textgym.scorers.reward_model:RewardModel",
+    "sentiment": "textgym.scorers.sentiment:Sentiment",
+    "threshold": "textgym.scorers.composition:Threshold",
+    "weighted_sum": "textgym.scorers.composition:WeightedSum",
+}
+"""Name -> class, as an import string, so that naming a scorer imports no other one."""
+
+ACCEPTED = (
+    f"one of {sorted(SCORERS)}, an import string 'module:attribute', a dict with one of these as its 'name' and the "
+    "scorer's arguments, a function or a textgym.Scorer"
+)
+
+
+def make_scorer(spec: Any) -> Scorer:
+    """Build a scorer.
+
+    Args:
+        spec: one of
+
+            - a `Scorer`, which is returned itself;
+            - a function, called as TRL calls reward functions (see `FunctionScorer`);
+            - a name: `"sentiment"`;
+            - an import string: `"my_module:brevity"`, a function, a `Scorer` subclass or an instance;
+            - a dict: `{"name": "keyword", "words": ["good"]}`, where `"name"` is a name or an import string, and the
+              other keys are arguments of the class. `"component_name"` is its argument `name`, the name in `info`.
+
+    Raises:
+        ValueError: nothing of these, or arguments that the class does not take.
+    """
+    if isinstance(spec, Scorer):
+        return spec
+    if isinstance(spec, str):
+        return _build(spec, {})
+    if isinstance(spec, Mapping):
+        kwargs = dict(spec)
+        name = kwargs.pop("name", None)
+        if not isinstance(name, str):
+            raise ValueError(f"the scorer {dict(spec)!r} has no 'name'; it must be {ACCEPTED}")
+        return _build(name, kwargs)
+    if callable(spec):
+        return _from_object(spec, getattr(spec, "__name__", type(spec).__name__), {})
+    raise ValueError(f"a scorer cannot be {spec!r} ({type(spec).__name__}); accepted are {ACCEPTED}")
+
+
+def _build(name: str, kwargs: dict[str, Any]) -> Scorer:
+    if ":" in name:
+        return _from_object(import_string(name, what="scorer"), name, kwargs)
+    if name not in SCORERS:
+        raise ValueError(f"unknown scorer {name!r}{did_you_mean(name, SCORERS)}; accepted are {ACCEPTED}")
+    return _construct(import_string(SCORERS[name], what="scorer"), name, kwargs)
+
+
+def _from_object(found: Any, name: str, kwargs: dict[str, Any]) -> Scorer:
+    """A scorer from what a user passed or an import string named."""
+    if inspect.isclass(found):
+        if not issubclass(found, Scorer):
+            raise ValueError(f"the class {name!r} is no textgym.Scorer; pass a function, or subclass Scorer")
+        return _construct(found, name, kwargs)
+    if isinstance(found, Scorer):
+        if kwargs:
+            raise ValueError(f"scorer {name!r} is built already, and takes no arguments, but got {sorted(kwargs)}")
+        return found
+    if not callable(found):
+        raise ValueError(f"scorer {name!r} is {found!r}; it must be a function or a textgym.Scorer")
+    if "function" in kwargs:
+        raise ValueError(f"scorer {name!r} is a function already; leave out the argument 'function'")
+    return _construct(FunctionScorer, name, {"function": found, **kwargs})
+
+
+def _construct(cls: type[Scorer], name: str, kwargs: dict[str, Any]) -> Scorer:
+    """`cls(**kwargs)`, with arguments checked first, so that an error inside the constructor stays itself."""
+    parameters = {("component_name" if p == "name" else p): v for p, v in inspect.signature(cls).parameters.items()}
+    named = {p: v for p, v in parameters.items() if v.kind not in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
+    accepts_any = any(v.kind is v.VAR_KEYWORD for v in parameters.values())
+    for argument in kwargs:
+        if argument not in named and not accepts_any:
+            raise ValueError(
+                f"scorer {name!r} takes no argument {argument!r}{did_you_mean(argument, named)}; accepted are "
+                f"{list(named)}"
+            )
+    if missing := [p for p, v in named.items() if v.default is v.empty and p not in kwargs]:
+        raise ValueError(f"scorer {name!r} needs the arguments {missing}; accepted are {list(named)}")
+    return cls(**{("name" if argument == "component_name" else argument): value for argument, value in kwargs.items()})

@@ -1,0 +1,34 @@
+"""Sentiment by VADER, a lexicon and some rules: quick, deterministic, and without a model to download."""
+
+from __future__ import annotations
+
+from textgym.scorers.base import Generations, Scorer
+
+
+class Sentiment(Scorer):
+    """VADER's compound score of prompt + completion, in [-1, 1]; above 0.05 is usually read as positive.
+
+    The compound score is s / sqrt(s² + 15), where s is the sum of the words' valences after VADER's rules for negation,
+    emphasis and contrast. A text without sentiment words gives 0.
+
+    Args:
+        name: the component's name in `info`.
+
+    Raises:
+        ImportError: vaderSentiment is not installed.
+
+    References:
+        Hutto and Gilbert, 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text".
+    """
+
+    def __init__(self, *, name: str = "sentiment"):
+        try:
+            from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+        except ImportError as error:
+            raise ImportError("the scorer 'sentiment' needs vaderSentiment: pip install vaderSentiment") from error
+        self.name = name
+        self._analyzer = SentimentIntensityAnalyzer()
+
+    def score(self, generations: Generations) -> list[float]:
+        """(n,) compound scores."""
+        return [self._analyzer.polarity_scores(text)["compound"] for text in generations.texts]

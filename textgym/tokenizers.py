@@ -1,0 +1,167 @@
+"""Tokenizers as the envs need them: ids to text and back, the vocabulary size, EOS and BOS.
+
+Every tokenizer is a Hugging Face `tokenizers.Tokenizer` underneath, so encoding is the same in an env and in
+transformers. The embedded one and the character and byte tokenizers need no transformers import. Special tokens are
+never added by `encode`: what a prompt contains is the user's choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerBase
+
+TINY_DIRECTORY = Path(__file__).parent / "language_models" / "tiny"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A fast tokenizer with its end-of-text and begin-of-text ids.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer`.
+        eos_token_id: None where there is none; an env then needs `eos_token_ids`.
+        bos_token_id: None where there is none; an env then refuses empty prompts.
+        pretrained: the transformers tokenizer, if it came from one; it holds the chat template.
+    """
+
+    backend: Backend
+    eos_token_id: int | None = None
+    bos_token_id: int | None = None
+    pretrained: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The largest token id + 1, added tokens included."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens.
+
+        Raises:
+            ValueError: the text has a character that the vocabulary cannot spell.
+        """
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises bare Exceptions
+            raise ValueError(f"the tokenizer cannot encode {text!r}: {error}") from error
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids; special tokens are left out."""
+        return self.backend.decode(list(token_ids))
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` for many rows."""
+        return self.backend.decode_batch([list(row) for row in rows])
+
+    def to_pretrained(self) -> PreTrainedTokenizerBase:
+        """As a transformers tokenizer, for saving it beside a model."""
+        if self.pretrained is not None:
+            return self.pretrained
+        from transformers import PreTrainedTokenizerFast
+
+        ids = {"eos_token": self.eos_token_id, "bos_token": self.bos_token_id}
+        names = {name: self.backend.id_to_token(i) for name, i in ids.items() if i is not None}
+        return PreTrainedTokenizerFast(tokenizer_object=self.backend, **names)
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        """The prompt text of a chat, ready for the assistant's turn.
+
+        Raises:
+            ValueError: the tokenizer has no chat template.
+        """
+        if self.pretrained is None or not self.pretrained.chat_template:
+            raise ValueError("the prompts are chat messages, but the tokenizer has no chat template")
+        return self.pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def make_tokenizer(spec: Any) -> Tokenizer:
+    """Build a tokenizer.
+
+    Args:
+        spec: `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab "}`, a directory or hub id that
+            `transformers.AutoTokenizer` reads, a transformers fast tokenizer, or a `Tokenizer`.
+
+    Raises:
+        ValueError: nothing of these, or a slow tokenizer.
+    """
+    if isinstance(spec, Tokenizer):
+        return spec
+    if isinstance(spec, dict) and spec.get("name") == "characters" and set(spec) == {"name", "alphabet"}:
+        return character_tokenizer(spec["alphabet"])
+    if spec == "tiny":
+        return embedded_tokenizer()
+    if spec == "bytes":
+        return byte_tokenizer()
+    if isinstance(spec, str):
+        from textgym.language_models import load_tokenizer
+
+        return from_pretrained(load_tokenizer(spec))
+    if hasattr(spec, "chat_template"):
+        return from_pretrained(spec)
+    raise ValueError(
+        f'unknown tokenizer {spec!r}; accepted are "tiny", "bytes", {{"name": "characters", "alphabet": "..."}}, '
+        "a directory, a hub id, a transformers fast tokenizer or a textgym Tokenizer"
+    )
+
+
+def from_pretrained(pretrained: PreTrainedTokenizerBase) -> Tokenizer:
+    """Wrap a transformers tokenizer, which must be a fast one."""
+    if not pretrained.is_fast:
+        raise ValueError(f"{type(pretrained).__name__} is a slow tokenizer; a fast one is needed")
+    return Tokenizer(
+        pretrained.backend_tokenizer,  # type: ignore[attr-defined]
+        pretrained.eos_token_id,
+        pretrained.bos_token_id,
+        pretrained,
+    )
+
+
+def embedded_tokenizer() -> Tokenizer:
+    """The tokenizer of the embedded model `"tiny"`, read without transformers."""
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_file(str(TINY_DIRECTORY / "tokenizer.json"))
+    config = json.loads((TINY_DIRECTORY / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return Tokenizer(backend, *(backend.token_to_id(config[name]) for name in ("eos_token", "bos_token")))
+
+
+def character_tokenizer(alphabet: str) -> Tokenizer:
+    """One token per character of `alphabet`, in its order; then EOS (id len(alphabet)), which is BOS as well.
+
+    Raises:
+        ValueError: the alphabet is empty or repeats a character.
+    """
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    if not alphabet or len(set(alphabet)) < len(alphabet):
+        raise ValueError(f"the alphabet {alphabet!r} must name at least one character, and each only once")
+    # An unknown token that is not in the vocabulary makes WordLevel refuse unknown characters.
+    backend = Backend(models.WordLevel({c: i for i, c in enumerate(alphabet)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens([AddedToken("<eos>", special=True)])
+    return Tokenizer(backend, len(alphabet), len(alphabet))
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token per UTF-8 byte (ids 0..255), then EOS (id 256), which is BOS as well."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}  # GPT-2's byte alphabet; the rest follows at 256
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte if byte in printable else 256 + others.index(byte)): byte for byte in range(256)}
+    backend = Backend(models.BPE(vocab=alphabet, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken("<eos>", special=True)])
+    return Tokenizer(backend, 256, 256)
