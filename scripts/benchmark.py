@@ -1,0 +1,167 @@
+"""Measure speed, one JSON object per line: `OMP_NUM_THREADS=1 python scripts/benchmark.py env`.
+
+Each subcommand is a function; to add one, write it and name it in `SUBCOMMANDS`. A figure is the median over repeated
+runs, by process CPU time (which other programs on the machine disturb least) and by wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tyro
+
+import textgym
+from textgym.scorers import Generations
+
+
+class NoText(textgym.Scorer):
+    """Reads token ids only: the length of the completion."""
+
+    name = "no_text"
+
+    def score(self, generations: Generations) -> Any:
+        """(n,) completion tokens."""
+        return generations.lengths
+
+
+class ReadsText(textgym.Scorer):
+    """Decodes every prompt and completion: the number of characters."""
+
+    name = "reads_text"
+
+    def score(self, generations: Generations) -> Any:
+        """(n,) characters."""
+        return [len(text) for text in generations.texts]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians over repeated runs, in seconds per call."""
+
+    cpu_seconds: float
+    wall_seconds: float
+
+
+def measure(run: Callable[[], None], calls: int, repeats: int) -> Timing:
+    """Time `run`, which makes `calls` calls of what is measured, `repeats` times after one run that is not counted."""
+    run()
+    cpu, wall = [], []
+    for _ in range(repeats):
+        starts = time.process_time(), time.perf_counter()
+        run()
+        cpu.append((time.process_time() - starts[0]) / calls)
+        wall.append((time.perf_counter() - starts[1]) / calls)
+    return Timing(statistics.median(cpu), statistics.median(wall))
+
+
+def env(
+    env_id: str = "TextGen-v0",
+    env_kwargs: str = "{}",
+    num_envs: tuple[int, ...] = (1, 64, 1024),
+    sizes: tuple[tuple[int, int], ...] = ((16, 32), (128, 50)),
+    transitions: int = 400_000,
+    repeats: int = 5,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Env steps per second with random tokens, beside the ceiling: copying the observation alone.
+
+    1 env is `gym.make` with all its default wrappers, its resets included; more are the native vector env (autoreset
+    SameStep). Actions are uniform over the vocabulary and drawn before the clock starts, as Python ints for the single
+    env. Rows end at the length limit or by chance at EOS, so after a while some rows end in nearly every step.
+
+    Args:
+        env_id: the env.
+        env_kwargs: its arguments as JSON.
+        num_envs: numbers of rows.
+        sizes: pairs of `max_prompt_tokens` and `max_new_tokens`.
+        transitions: tokens per run, over all rows; rounded to whole steps.
+        repeats: runs that are counted.
+        seed: of the env and the actions.
+    """
+    kwargs = json.loads(env_kwargs)
+    for prompt_tokens, new_tokens in sizes:
+        for rows in num_envs:
+            steps = max(1, transitions // rows)
+            copying = measure(copy_run(rows, prompt_tokens + new_tokens, steps), steps, repeats)
+            for scorer in (NoText(), ReadsText()):
+                arguments = {"max_prompt_tokens": prompt_tokens, "max_new_tokens": new_tokens, "scorer": scorer}
+                make = single_run if rows == 1 else vector_run
+                timing = measure(make(env_id, arguments | kwargs, rows, steps, seed), steps, repeats)
+                yield {
+                    "benchmark": "env",
+                    "env_id": env_id,
+                    "num_envs": rows,
+                    "max_prompt_tokens": prompt_tokens,
+                    "max_new_tokens": new_tokens,
+                    "scorer": scorer.name,
+                    "steps_per_second": round(rows / timing.cpu_seconds),
+                    "steps_per_second_wall": round(rows / timing.wall_seconds),
+                    "copy_only_steps_per_second": round(rows / copying.cpu_seconds),
+                    **asdict(timing),
+                    "repeats": repeats,
+                }
+
+
+def single_run(env_id: str, kwargs: dict[str, Any], rows: int, steps: int, seed: int) -> Callable[[], None]:
+    """`steps` steps of `gym.make`'s env, which is reset whenever an episode ends."""
+    made = gym.make(env_id, **kwargs)
+    made.reset(seed=seed)
+    actions = np.random.default_rng(seed).integers(made.action_space.n, size=steps).tolist()  # type: ignore[attr-defined]
+
+    def run() -> None:
+        made.reset()
+        for action in actions:
+            _, _, terminated, truncated, _ = made.step(action)
+            if terminated or truncated:
+                made.reset()
+
+    return run
+
+
+def vector_run(env_id: str, kwargs: dict[str, Any], rows: int, steps: int, seed: int) -> Callable[[], None]:
+    """`steps` steps of `gym.make_vec`'s env; a run goes on where the last one stopped."""
+    made = gym.make_vec(env_id, num_envs=rows, **kwargs)
+    made.reset(seed=seed)
+    vocab_size = made.single_action_space.n  # type: ignore[attr-defined]
+    actions = np.random.default_rng(seed).integers(vocab_size, size=(steps, rows))
+
+    def run() -> None:
+        for action in actions:
+            made.step(action)
+
+    return run
+
+
+def copy_run(rows: int, width: int, steps: int) -> Callable[[], None]:
+    """`steps` copies of a (rows, width) int64 array: what returning observations costs if nothing else does."""
+    cells = np.zeros((rows, width) if rows > 1 else width, np.int64)
+
+    def run() -> None:
+        for _ in range(steps):
+            cells.copy()
+
+    return run
+
+
+SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {"env": env}
+"""Name on the command line -> a function with typed arguments that yields one result after the other."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a subcommand and print its results, each with the versions that it was measured with."""
+    versions = {"python": platform.python_version()} | {p: version(p) for p in ("textgym", "numpy", "gymnasium")}
+    for result in tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS, args=args):
+        print(json.dumps(result | {"versions": versions}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

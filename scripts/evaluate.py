@@ -1,0 +1,284 @@
+"""Evaluate a model or a checkpoint in an env: `python scripts/evaluate.py --model runs/x --env-id TextGen-v0`.
+
+It samples fresh episodes and reports the reward and each scorer component, the KL divergence from the reference model,
+entropy, length, and how varied the texts are: a table for people, and with `--json FILE` the same for machines. The
+reusable part is `evaluate(agent, episodes)`, for any agent built on `EpisodicAlgorithm`. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import textgym  # noqa: F401 (registers the env ids)
+from textgym.language_models import load_model
+from textgym.language_models.forward import check_vocabulary
+from textgym.metrics import distinct_n, evenly_spaced, self_bleu
+from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
+from textgym.sb3.checkpoints import checkpoint_path, read_json
+
+ENTROPY_MICRO_BATCH = 32  # episodes per forward pass, where the agent has no micro_batch_size
+PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over episodes and its standard error, s / sqrt(E); the error of a single episode is not known, NaN."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> Estimate:
+        """The estimate from one value per episode, (E,)."""
+        x = values.double()
+        return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One episode as text."""
+
+    prompt: str
+    completion: str
+    reward: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measures over E independent episodes.
+
+    Attributes:
+        episodes: E.
+        reward: undiscounted return of the env.
+        components: total of each scorer component.
+        kl_to_reference: sum_t log pi(a_t | s_t) - log a(a_t | s_t), nats per sequence: the unbiased k1 estimator of
+            KL(pi || a), a being the frozen reference.
+        entropy: of the next-token distribution in nats, mean over all sampled tokens.
+        length: completion tokens, EOS included.
+        eos_share: share of episodes that ended with an EOS token, and not at the length limit.
+        distinct_1: different tokens among all completion tokens.
+        distinct_2: the same for pairs of tokens.
+        self_bleu: of the completion texts, in [0, 1]; None for one episode.
+        samples: a few episodes, evenly spaced.
+    """
+
+    episodes: int
+    reward: Estimate
+    components: dict[str, Estimate]
+    kl_to_reference: Estimate
+    entropy: float
+    length: Estimate
+    eos_share: float
+    distinct_1: float
+    distinct_2: float
+    self_bleu: float | None
+    samples: tuple[Sample, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts and lists that `json.dumps` takes; a standard error that is not known becomes None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and math.isnan(value) else value
+
+        return plain(dataclasses.asdict(self))
+
+
+def evaluate(agent: EpisodicAlgorithm, episodes: int, samples: int = 4) -> Evaluation:
+    """Sample fresh episodes of an agent in its env and measure them; the agent and its counters do not change.
+
+    Standard errors take episodes as independent, so the env should have `num_generations=1`: mates share a prompt.
+
+    Args:
+        agent: any algorithm with an env.
+        episodes: how many; a multiple of the number of envs.
+        samples: how many texts to keep.
+    """
+    batch = agent.sample_episodes(episodes)
+    assert agent.env is not None
+    task = agent.env.get_attr("task")[0]
+    entropy = 0.0
+    with torch.no_grad():
+        for piece in batch.split(agent.micro_batch_size or ENTROPY_MICRO_BATCH):
+            entropy += agent.policy.evaluate_episodes(piece.rows, piece.actions)[2].double().sum().item()
+    rows, lengths = batch.rows.cpu().numpy(), batch.lengths.tolist()
+    completions = [ids[:n] for ids, n in zip(batch.actions.tolist(), lengths, strict=True)]
+    texts, rewards = task.tokenizer.decode_batch(completions), batch.rewards.sum(-1)
+    return Evaluation(
+        episodes=len(batch),
+        reward=Estimate.of(rewards),
+        components={
+            name: Estimate.of(values) for name, values in zip(agent.component_names, batch.components.T, strict=True)
+        },
+        kl_to_reference=Estimate.of((batch.log_probs - batch.reference_log_probs).double().sum(-1)),
+        entropy=entropy / sum(lengths),
+        length=Estimate.of(batch.lengths),
+        eos_share=float(np.mean([ids[-1] in agent.mdp.eos_token_ids for ids in completions])),
+        distinct_1=distinct_n(completions, 1),
+        distinct_2=distinct_n(completions, 2),
+        self_bleu=self_bleu(texts) if len(texts) > 1 else None,
+        samples=tuple(
+            Sample(task.decode_parts(rows[i])[0], texts[i], rewards[i].item())
+            for i in evenly_spaced(range(len(texts)), samples)
+        ),
+    )
+
+
+@dataclass
+class Args:
+    """What to evaluate."""
+
+    model: str = "tiny"
+    """A checkpoint directory, or any model: a name, a directory or a hub id."""
+    env_id: str | None = None
+    """By default the one that the checkpoint was trained in, or `TextGen-v0`."""
+    env_kwargs: str = "{}"
+    """Arguments of the env as JSON: `'{"tokenizer": "gpt2", "max_new_tokens": 48}'`."""
+    scorer: str | None = None
+    """Shortcut for the env's `scorer`: a name, an import string or a JSON dict."""
+    prompts: str | None = None
+    """Shortcut for the env's `prompts`: a file, a name or an import string."""
+    reference: str | None = None
+    """What KL is measured to; by default the checkpoint's reference, or for a plain model itself (KL is then 0)."""
+    episodes: int = 256
+    n_envs: int | None = None
+    """Episodes side by side; divides `episodes`. By default its largest divisor up to 64."""
+    micro_batch_size: int | None = None
+    """Episodes per scoring pass; lower it when a large model runs out of memory."""
+    seed: int = 0
+    device: str = "auto"
+    dtype: str | None = None
+    """`bfloat16` for autocast."""
+    samples: int = 4
+    """How many texts to show."""
+    json: Path | None = None
+    """Write the numbers to this file."""
+
+
+def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
+    """The arguments of `gym.make_vec` from the command line's.
+
+    Raises:
+        ValueError: `env_kwargs` is no JSON object, or a shortcut is given there as well.
+    """
+    try:
+        kwargs = json.loads(env_kwargs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--env-kwargs is not JSON: {error}: {env_kwargs!r}") from error
+    if not isinstance(kwargs, dict):
+        raise ValueError(f"--env-kwargs must be a JSON object, not {env_kwargs!r}")
+    for name, value in shortcuts.items():
+        if value is None:
+            continue
+        if name in kwargs:
+            raise ValueError(f"{name} is given twice, by --{name} and in --env-kwargs")
+        kwargs[name] = json.loads(value) if value.lstrip().startswith(("{", "[")) else value
+    return kwargs
+
+
+def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, str]:
+    """An agent that samples from `args.model`, the env id, and the name of its reference.
+
+    A checkpoint is a transformers model too, so whatever algorithm wrote it, the base class can sample from it.
+    """
+    path = checkpoint_path(args.model)
+    saved = read_json(path) if (path / "algorithm.json").is_file() else {}
+    env_id = args.env_id or saved.get("env_id") or "TextGen-v0"
+    n_envs = args.n_envs or max(d for d in range(1, min(args.episodes, 64) + 1) if args.episodes % d == 0)
+    kwargs = env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
+    env = gym.make_vec(env_id, num_envs=n_envs, **({"autoreset_mode": "Disabled"} | kwargs))
+    agent = EpisodicAlgorithm(
+        "TokenPolicy",
+        env,
+        str(path) if saved else args.model,
+        micro_batch_size=args.micro_batch_size,
+        dtype=args.dtype,
+        seed=args.seed,
+        device=args.device,
+        _init_setup_model=False,
+    )
+    reference = args.reference or (saved and (saved["reference"] or str(path / "reference"))) or None
+    if reference is not None:
+        agent.reference = load_model(reference)
+        check_vocabulary(agent.reference, agent.policy_kwargs["mdp"])
+    if args.reference is not None:
+        TokenPolicy.kwargs_for(env, reference)  # refuses a model that means other tokens by the same ids
+    agent._setup_model()
+    return agent, env_id, reference or args.model
+
+
+def report(evaluation: Evaluation, title: str, console: Console) -> None:
+    """Print a table and the samples."""
+    rows: list[tuple[str, Estimate | float | None]] = [("reward", evaluation.reward)]
+    rows += [(f"  {name}", value) for name, value in evaluation.components.items()]
+    rows += [
+        ("KL to reference (nats per text)", evaluation.kl_to_reference),
+        ("entropy (nats per token)", evaluation.entropy),
+        ("length (tokens)", evaluation.length),
+        ("ended by EOS", evaluation.eos_share),
+        ("distinct-1", evaluation.distinct_1),
+        ("distinct-2", evaluation.distinct_2),
+        ("self-BLEU", evaluation.self_bleu),
+    ]
+    table = Table(title=escape(title), title_justify="left")
+    for name in ("", "mean", "standard error"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, value in rows:
+        if isinstance(value, Estimate):
+            table.add_row(escape(name), f"{value.mean:.4f}", f"{value.standard_error:.4f}")
+        else:
+            table.add_row(escape(name), "-" if value is None else f"{value:.4f}", "")
+    console.print(table)
+    for sample in evaluation.samples:
+        show_sample(sample, console)
+
+
+def show_sample(sample: Sample, console: Console) -> None:
+    """Print one line: the reward, the prompt in bold, the completion."""
+    prompt, completion = (escape(text.replace("\n", "\\n")) for text in (sample.prompt, sample.completion))
+    console.print(f"[cyan]{sample.reward:+.3f}[/] [bold]\\[{prompt}][/]{completion}", highlight=False, soft_wrap=True)
+
+
+def main(args: Args) -> Evaluation:
+    """Evaluate, print, and write the JSON file if one is named."""
+    if args.episodes < 1 or args.episodes % (args.n_envs or 1):
+        raise ValueError(f"--episodes {args.episodes} must be a positive multiple of --n-envs {args.n_envs}")
+    agent, env_id, reference = load_agent(args)
+    evaluation = evaluate(agent, args.episodes, args.samples)
+    report(evaluation, f"{args.model} in {env_id}, {args.episodes} episodes, reference {reference}", Console())
+    if args.json is not None:
+        run = {
+            "model": args.model,
+            "reference": reference,
+            "env_id": env_id,
+            "env_kwargs": env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts),
+            "seed": args.seed,
+            "device": str(agent.device),
+            "dtype": agent.policy.dtype,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(run | evaluation.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return evaluation
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

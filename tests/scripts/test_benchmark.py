@@ -1,0 +1,45 @@
+"""`scripts/benchmark.py`: every case is measured, and the figures are consistent."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmark import main, measure
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeats", "1"]
+
+
+def test_every_case_once(capsys):
+    main([*SMALL, "--num-envs", "1", "4", "--sizes", "1", "8", "3", "5"])
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    cases = [tuple(r[k] for k in ("max_prompt_tokens", "max_new_tokens", "num_envs", "scorer")) for r in results]
+    assert cases == [
+        (p, t, n, scorer) for p, t in ((1, 8), (3, 5)) for n in (1, 4) for scorer in ("no_text", "reads_text")
+    ]
+    for result in results:
+        assert result["benchmark"] == "env" and result["env_id"] == "TextGenChars-v0"
+        assert result["steps_per_second"] == pytest.approx(result["num_envs"] / result["cpu_seconds"], rel=0.01)
+        assert result["copy_only_steps_per_second"] > result["steps_per_second"] > 0
+        assert set(result["versions"]) == {"python", "textgym", "numpy", "gymnasium"}
+
+
+def test_measure_takes_the_median_per_call(monkeypatch):
+    # The clock is read twice around each counted run: 1, 100 and 3 seconds for 10 calls.
+    cpu, wall = iter([0, 1, 1, 101, 101, 104]), iter([0, 2, 2, 202, 202, 208])
+    monkeypatch.setattr("time.process_time", lambda: next(cpu))
+    monkeypatch.setattr("time.perf_counter", lambda: next(wall))
+    runs = []
+    timing = measure(lambda: runs.append(1), calls=10, repeats=3)
+    assert len(runs) == 4
+    assert (timing.cpu_seconds, timing.wall_seconds) == (0.3, 0.6)
+
+
+def test_command_line_from_another_directory(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *SMALL, "--num-envs", "2", "--sizes", "1", "8"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["scorer"] for line in done.stdout.splitlines()] == ["no_text", "reads_text"]

@@ -1,0 +1,65 @@
+"""The package as a whole: what importing it costs, and which floor may import which."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(code):
+    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def test_importing_textgym_imports_nothing_heavy():
+    modules = set(run("import sys, json, textgym; print(json.dumps(sorted(sys.modules)))"))
+    heavy = {"torch", "transformers", "stable_baselines3", "tokenizers", "vaderSentiment", "rich"}
+    assert not heavy & modules
+
+
+def test_the_default_env_needs_no_torch():
+    code = """
+import sys, json, gymnasium as gym, textgym
+for env in (gym.make("TextGen-v0", render_mode="ansi"), gym.make_vec("TextGen-v0", num_envs=2)):
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.unwrapped.render()
+print(json.dumps(sorted(sys.modules)))
+"""
+    assert not {"torch", "transformers", "stable_baselines3"} & set(run(code))
+
+
+FLOORS = {"textgym": {"agents", "scripts"}, "agents": {"scripts"}, "scripts": set()}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_imports_one_above_it(floor):
+    for path in (ROOT / floor).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & (FLOORS[floor] | {"tests"}), path
+
+
+def test_scripts_and_agents_are_importable_from_anywhere(tmp_path):
+    subprocess.run([sys.executable, "-c", "import agents, scripts.train"], check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "reinforce", "--help"], cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0
+
+
+def test_a_missing_package_names_the_extra():
+    code = """
+import sys, json
+sys.modules["stable_baselines3"] = None
+try:
+    import textgym.sb3
+except ModuleNotFoundError as error:
+    print(json.dumps(str(error)))
+"""
+    assert 'pip install "textgym[agents]"' in run(code)
