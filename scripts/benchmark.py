@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ import numpy as np
 import tyro
 
 import textgym
+from textgym.mdp import IntArray
 from textgym.scorers import Generations
 
 
@@ -76,7 +78,8 @@ def env(
 
     1 env is `gym.make` with all its default wrappers, its resets included; more are the native vector env (autoreset
     SameStep). Actions are uniform over the vocabulary and drawn before the clock starts, as Python ints for the single
-    env. Rows end at the length limit or by chance at EOS, so after a while some rows end in nearly every step.
+    env. `eos` true: EOS is drawn like any token, so rows drift apart, and after a while some end in nearly every step.
+    `eos` false: it is never drawn, and all rows end together at the length limit.
 
     Args:
         env_id: the env.
@@ -92,10 +95,11 @@ def env(
         for rows in num_envs:
             steps = max(1, transitions // rows)
             copying = measure(copy_run(rows, prompt_tokens + new_tokens, steps), steps, repeats)
-            for scorer in (NoText(), ReadsText()):
+            scorers: list[textgym.Scorer] = [NoText(), ReadsText()]
+            for scorer, eos in product(scorers, (True, False)):
                 arguments = {"max_prompt_tokens": prompt_tokens, "max_new_tokens": new_tokens, "scorer": scorer}
                 make = single_run if rows == 1 else vector_run
-                timing = measure(make(env_id, arguments | kwargs, rows, steps, seed), steps, repeats)
+                timing = measure(make(env_id, arguments | kwargs, (steps, rows), seed, eos), steps, repeats)
                 yield {
                     "benchmark": "env",
                     "env_id": env_id,
@@ -103,6 +107,7 @@ def env(
                     "max_prompt_tokens": prompt_tokens,
                     "max_new_tokens": new_tokens,
                     "scorer": scorer.name,
+                    "eos": eos,
                     "steps_per_second": round(rows / timing.cpu_seconds),
                     "steps_per_second_wall": round(rows / timing.wall_seconds),
                     "copy_only_steps_per_second": round(rows / copying.cpu_seconds),
@@ -111,11 +116,17 @@ def env(
                 }
 
 
-def single_run(env_id: str, kwargs: dict[str, Any], rows: int, steps: int, seed: int) -> Callable[[], None]:
-    """`steps` steps of `gym.make`'s env, which is reset whenever an episode ends."""
+def draw_actions(mdp: textgym.TextMDP, shape: tuple[int, int], seed: int, eos: bool) -> IntArray:
+    """Tokens, uniform over the vocabulary, with or without EOS; (steps, rows)."""
+    tokens = np.arange(mdp.vocab_size) if eos else np.flatnonzero(~mdp.is_eos)
+    return np.random.default_rng(seed).choice(tokens, size=shape)
+
+
+def single_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
+    """Steps of `gym.make`'s env, which is reset whenever an episode ends."""
     made = gym.make(env_id, **kwargs)
     made.reset(seed=seed)
-    actions = np.random.default_rng(seed).integers(made.action_space.n, size=steps).tolist()  # type: ignore[attr-defined]
+    actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)[:, 0].tolist()  # type: ignore[attr-defined]
 
     def run() -> None:
         made.reset()
@@ -127,12 +138,11 @@ def single_run(env_id: str, kwargs: dict[str, Any], rows: int, steps: int, seed:
     return run
 
 
-def vector_run(env_id: str, kwargs: dict[str, Any], rows: int, steps: int, seed: int) -> Callable[[], None]:
-    """`steps` steps of `gym.make_vec`'s env; a run goes on where the last one stopped."""
-    made = gym.make_vec(env_id, num_envs=rows, **kwargs)
+def vector_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
+    """Steps of `gym.make_vec`'s env; a run goes on where the last one stopped."""
+    made = gym.make_vec(env_id, num_envs=shape[1], **kwargs)
     made.reset(seed=seed)
-    vocab_size = made.single_action_space.n  # type: ignore[attr-defined]
-    actions = np.random.default_rng(seed).integers(vocab_size, size=(steps, rows))
+    actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)  # type: ignore[attr-defined]
 
     def run() -> None:
         for action in actions:

@@ -52,10 +52,10 @@ class Args:
     heads: int = 4
     intermediate_size: int = 640
     epochs: int = 4
-    batch_tokens: int = 2048
-    learning_rate: float = 3e-3
+    batch_tokens: int = 3072
+    learning_rate: float = 1e-2
     """AdamW's, for the embedding and the norms."""
-    muon_learning_rate: float = 3e-3
+    muon_learning_rate: float = 1e-2
     """Muon's, for all other matrices."""
     weight_decay: float = 0.1
     warmup: float = 0.05
@@ -242,6 +242,17 @@ def report(
     return figures, free, whole
 
 
+def shard_runs(folder: Path) -> list[tuple[int, int]]:
+    """The shards of a corpus as runs of consecutive numbers, (first, count)."""
+    runs: list[tuple[int, int]] = []
+    for shard in sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("sampled-*.jsonl")):
+        if runs and shard == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((shard, 1))
+    return runs
+
+
 def card(
     args: Args,
     model: LlamaForCausalLM,
@@ -257,16 +268,20 @@ def card(
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
     shown = "\n".join(f"- {text}" for text in free[:10])
     continued = "\n".join(f"- {text}" for text in whole[:10])
+    commands = "\n".join(
+        f"    python scripts/tiny_corpus.py --out corpus --first-shard {first} --shards {count}"
+        for first, count in shard_runs(args.corpus)
+    )
     million = sum(p.numel() for p in model.parameters()) / 1e6
     return f"""# tiny
 
 A {million:.1f}M-parameter Llama ({args.layers} layers, hidden size {args.hidden_size}, {args.vocab_size} byte-level BPE
-tokens, bfloat16) that writes English movie-review sentences. It is the default model of TextGym's examples, small enough
-to be trained by reinforcement learning on a CPU. It knows nothing else, and repeats the biases of its sources.
+tokens, bfloat16) that writes English movie-review sentences. TextGym's examples use it, for a CPU can train
+it by reinforcement learning in minutes. It knows nothing else, and repeats the biases of its sources.
 
 Made by
 
-    python scripts/tiny_corpus.py --out corpus
+{commands}
     python scripts/pretrain_tiny.py --corpus corpus
 
 in {steps} steps of {args.batch_tokens} tokens ({args.epochs} epochs; Muon with learning rate {args.muon_learning_rate},
@@ -303,19 +318,15 @@ The first ten that continue an opening of the default prompts, in at most 32 tok
 """
 
 
-def write(out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    """Write the folder beside `out`, then put it in its place."""
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.to(torch.bfloat16).save_pretrained(part)
-    tokenizer.save_pretrained(part)
+def write_model(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Weights, config and tokenizer. The model keeps its dtype and the rounded weights, which is what ships."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.float32)
+    tokenizer.save_pretrained(folder)
     # The class by the name that every release of transformers knows.
-    (part / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 256, **SPECIAL}, indent=2) + "\n"
-    )
-    (part / "MODEL_CARD.md").write_text(text, encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 256, **SPECIAL}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def main(args: Args) -> None:
@@ -344,9 +355,13 @@ def main(args: Args) -> None:
     encoded = {source: encode(tokenizer, texts) for source, texts in heldout.items()}
     steps = train(model, rows, encoded, args)
     model.eval()
+    part = args.out.with_name(args.out.name + ".part")
+    write_model(part, model, tokenizer)
     figures, free, whole = report(model, tokenizer, corpus, heldout, args)
     text = card(args, model, corpus, heldout, steps, figures, free, whole)
-    write(args.out, model, tokenizer, text)
+    (part / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+    shutil.rmtree(args.out, ignore_errors=True)
+    part.rename(args.out)
     print(text)
 
 

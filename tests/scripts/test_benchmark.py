@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark import main, measure
+from scripts.benchmark import draw_actions, main, measure
+from textgym import TextMDP
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeats", "1"]
@@ -16,9 +17,13 @@ SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeat
 def test_every_case_once(capsys):
     main([*SMALL, "--num-envs", "1", "4", "--sizes", "1", "8", "3", "5"])
     results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    cases = [tuple(r[k] for k in ("max_prompt_tokens", "max_new_tokens", "num_envs", "scorer")) for r in results]
+    cases = [tuple(r[k] for k in ("max_prompt_tokens", "max_new_tokens", "num_envs", "scorer", "eos")) for r in results]
     assert cases == [
-        (p, t, n, scorer) for p, t in ((1, 8), (3, 5)) for n in (1, 4) for scorer in ("no_text", "reads_text")
+        (p, t, n, scorer, eos)
+        for p, t in ((1, 8), (3, 5))
+        for n in (1, 4)
+        for scorer in ("no_text", "reads_text")
+        for eos in (True, False)
     ]
     for result in results:
         assert result["benchmark"] == "env" and result["env_id"] == "TextGenChars-v0"
@@ -42,4 +47,10 @@ def test_command_line_from_another_directory(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *SMALL, "--num-envs", "2", "--sizes", "1", "8"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["scorer"] for line in done.stdout.splitlines()] == ["no_text", "reads_text"]
+    assert [json.loads(line)["scorer"] for line in done.stdout.splitlines()] == 2 * ["no_text"] + 2 * ["reads_text"]
+
+
+def test_actions_with_and_without_eos():
+    mdp = TextMDP(vocab_size=5, max_prompt_tokens=1, max_new_tokens=8, eos_token_ids=(4,))
+    assert set(draw_actions(mdp, (50, 4), 0, True).flat) == {0, 1, 2, 3, 4}
+    assert set(draw_actions(mdp, (50, 4), 0, False).flat) == {0, 1, 2, 3}

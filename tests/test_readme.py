@@ -1,0 +1,53 @@
+"""The snippets of the README and the docs, as typed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+ADD_AN_ID = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "add_an_env_id.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def run(command, cwd):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_there_are_four_snippets():
+    assert [kind for kind, _ in BLOCKS] == ["python", "python", "bash", "python"]
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [(0, r"\(reward [+-]\d"), (1, r"[+-]\d\.\d\d .*\w+"), (3, r"\d+\.\d tokens")],
+    ids=["first", "agent", "reward"],
+)
+def test_python_snippets(index, expected, tmp_path):
+    assert re.search(expected, run([sys.executable, "-c", BLOCKS[index][1]], tmp_path))
+
+
+def test_script_snippet(tmp_path):
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    out = run(["bash", "-euc", BLOCKS[2][1]], tmp_path)
+    assert "[The plot]" in out and "distinct-2" in out
+    assert (tmp_path / "runs" / "first" / "evaluation.json").is_file()
+
+
+def test_add_an_env_id_as_typed(tmp_path):
+    run([sys.executable, "-c", "\n".join(ADD_AN_ID)], tmp_path)
+
+
+def test_the_env_pages_are_current():
+    from scripts.make_docs import PAGES, page
+    from textgym.registration import IDS
+
+    for env_id in IDS:
+        assert (PAGES / f"{env_id}.md").read_text(encoding="utf-8") == page(env_id), "run: make docs"
