@@ -20,7 +20,8 @@ from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE
-from scripts.evaluate import Evaluation, evaluate, show_sample
+from scripts.command_line import show_sample
+from scripts.evaluate import Evaluation, evaluate
 from scripts.train import ShowProgress
 from textgym.sb3 import EpisodicAlgorithm
 

@@ -25,11 +25,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import textgym  # noqa: F401 (registers the env ids)
-from textgym.language_models import load_model
-from textgym.language_models.forward import check_vocabulary
+from scripts.command_line import Sample, env_of, read_saved, show_sample
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
-from textgym.sb3.checkpoints import checkpoint_path, read_json
 
 ENTROPY_MICRO_BATCH = 32  # episodes per forward pass, where the agent has no micro_batch_size
 PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
@@ -47,15 +45,6 @@ class Estimate:
         """The estimate from one value per episode, (E,)."""
         x = values.double()
         return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One episode as text."""
-
-    prompt: str
-    completion: str
-    reward: float
 
 
 @dataclass(frozen=True)
@@ -173,56 +162,29 @@ class Args:
     """Write the numbers to this file."""
 
 
-def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
-    """The arguments of `gym.make_vec` from the command line's.
-
-    Raises:
-        ValueError: `env_kwargs` is no JSON object, or a shortcut is given there as well.
-    """
-    try:
-        kwargs = json.loads(env_kwargs)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--env-kwargs is not JSON: {error}: {env_kwargs!r}") from error
-    if not isinstance(kwargs, dict):
-        raise ValueError(f"--env-kwargs must be a JSON object, not {env_kwargs!r}")
-    for name, value in shortcuts.items():
-        if value is None:
-            continue
-        if name in kwargs:
-            raise ValueError(f"{name} is given twice, by --{name} and in --env-kwargs")
-        kwargs[name] = json.loads(value) if value.lstrip().startswith(("{", "[")) else value
-    return kwargs
-
-
-def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, str]:
-    """An agent that samples from `args.model`, the env id, and the name of its reference.
+def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, dict[str, Any], str]:
+    """An agent that samples from `args.model`, the env's id and arguments, and the name of its reference.
 
     A checkpoint is a transformers model too, so whatever algorithm wrote it, the base class can sample from it.
     """
-    path = checkpoint_path(args.model)
-    saved = read_json(path) if (path / "algorithm.json").is_file() else {}
-    env_id = args.env_id or saved.get("env_id") or "TextGen-v0"
+    model, saved = read_saved(args.model)
+    env_id, kwargs = env_of(saved, args.env_id, args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
     n_envs = args.n_envs or max(d for d in range(1, min(args.episodes, 64) + 1) if args.episodes % d == 0)
-    kwargs = env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
     env = gym.make_vec(env_id, num_envs=n_envs, **({"autoreset_mode": "Disabled"} | kwargs))
+    reference = args.reference or (saved and (saved["reference"] or f"{model}/reference")) or model
+    if args.reference is not None:
+        TokenPolicy.kwargs_for(env, reference)  # refuses a model that means other tokens by the same ids
     agent = EpisodicAlgorithm(
         "TokenPolicy",
         env,
-        str(path) if saved else args.model,
+        model,
+        reference=reference,
         micro_batch_size=args.micro_batch_size,
         dtype=args.dtype,
         seed=args.seed,
         device=args.device,
-        _init_setup_model=False,
     )
-    reference = args.reference or (saved and (saved["reference"] or str(path / "reference"))) or None
-    if reference is not None:
-        agent.reference = load_model(reference)
-        check_vocabulary(agent.reference, agent.policy_kwargs["mdp"])
-    if args.reference is not None:
-        TokenPolicy.kwargs_for(env, reference)  # refuses a model that means other tokens by the same ids
-    agent._setup_model()
-    return agent, env_id, reference or args.model
+    return agent, env_id, kwargs, reference
 
 
 def report(evaluation: Evaluation, title: str, console: Console) -> None:
@@ -251,17 +213,11 @@ def report(evaluation: Evaluation, title: str, console: Console) -> None:
         show_sample(sample, console)
 
 
-def show_sample(sample: Sample, console: Console) -> None:
-    """Print one line: the reward, the prompt in bold, the completion."""
-    prompt, completion = (escape(text.replace("\n", "\\n")) for text in (sample.prompt, sample.completion))
-    console.print(f"[cyan]{sample.reward:+.3f}[/] [bold]\\[{prompt}][/]{completion}", highlight=False, soft_wrap=True)
-
-
 def main(args: Args) -> Evaluation:
     """Evaluate, print, and write the JSON file if one is named."""
     if args.episodes < 1 or args.episodes % (args.n_envs or 1):
         raise ValueError(f"--episodes {args.episodes} must be a positive multiple of --n-envs {args.n_envs}")
-    agent, env_id, reference = load_agent(args)
+    agent, env_id, env_kwargs, reference = load_agent(args)
     evaluation = evaluate(agent, args.episodes, args.samples)
     report(evaluation, f"{args.model} in {env_id}, {args.episodes} episodes, reference {reference}", Console())
     if args.json is not None:
@@ -269,7 +225,7 @@ def main(args: Args) -> Evaluation:
             "model": args.model,
             "reference": reference,
             "env_id": env_id,
-            "env_kwargs": env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts),
+            "env_kwargs": env_kwargs,
             "seed": args.seed,
             "device": str(agent.device),
             "dtype": agent.policy.dtype,

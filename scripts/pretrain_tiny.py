@@ -276,8 +276,8 @@ def card(
     return f"""# tiny
 
 A {million:.1f}M-parameter Llama ({args.layers} layers, hidden size {args.hidden_size}, {args.vocab_size} byte-level BPE
-tokens, bfloat16) that writes English movie-review sentences. TextGym's examples use it, for a CPU can train
-it by reinforcement learning in minutes. It knows nothing else, and repeats the biases of its sources.
+tokens, bfloat16) that writes English movie-review sentences. TextGym's examples use it: it is small enough to be
+trained by reinforcement learning on a CPU. It knows nothing else, and repeats the biases of its sources.
 
 Made by
 

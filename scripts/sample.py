@@ -20,9 +20,8 @@ from rich.console import Console
 from stable_baselines3.common.utils import get_device, set_random_seed
 
 import textgym  # noqa: F401 (registers the env ids)
-from scripts.evaluate import Sample, env_arguments, show_sample
+from scripts.command_line import Sample, env_of, read_saved, show_sample
 from textgym.sb3 import TokenPolicy
-from textgym.sb3.checkpoints import checkpoint_path, read_json
 
 
 @dataclass
@@ -75,18 +74,15 @@ def samples(args: Args) -> Iterator[Sample]:
     """Build env and policy, and sample: all rows of one prompt stand together."""
     if args.n < 1:
         raise ValueError(f"--n is {args.n}; it must be at least 1")
-    path = checkpoint_path(args.model)
-    saved = read_json(path) if (path / "algorithm.json").is_file() else {}
-    env = gym.make_vec(
-        args.env_id or saved.get("env_id") or "TextGen-v0",
-        num_envs=args.n * max(1, len(args.prompt)),
-        **({"autoreset_mode": "Disabled"} | env_arguments(args.env_kwargs, scorer=args.scorer)),
-    )
+    model, saved = read_saved(args.model)
+    env_id, kwargs = env_of(saved, args.env_id, args.env_kwargs, scorer=args.scorer)
+    num_envs = args.n * max(1, len(args.prompt))
+    env = gym.make_vec(env_id, num_envs=num_envs, **({"autoreset_mode": "Disabled"} | kwargs))
     policy = TokenPolicy(
         env.single_observation_space,
         env.single_action_space,
         lambda _: 0.0,  # nothing is trained
-        **TokenPolicy.kwargs_for(env, str(path) if saved else args.model),
+        **TokenPolicy.kwargs_for(env, model),
     ).to(get_device(args.device))
     policy.set_training_mode(False)
     set_random_seed(args.seed)

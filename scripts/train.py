@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE
-from scripts.evaluate import Sample, env_arguments, show_sample
+from scripts.command_line import Sample, env_arguments, show_sample
 from textgym.metrics import evenly_spaced
 from textgym.sb3 import EpisodicAlgorithm
 
@@ -182,7 +182,6 @@ def train(args: Reinforce) -> EpisodicAlgorithm:
         callbacks.append(EveryNTimesteps(args.checkpoint_every, save))
     console.print(f"{type(agent).__name__} on {args.env.env_id}, model {args.model}, device {agent.device}")
     agent.learn(args.total_timesteps, callback=CallbackList(callbacks), reset_num_timesteps=not args.resume)
-    agent.logger.dump(agent.num_timesteps)
     agent.save(args.out / "checkpoint")
     console.print(f"{agent.num_timesteps} tokens, {agent._n_updates} updates; checkpoint in {args.out / 'checkpoint'}")
     if stop.received is not None:

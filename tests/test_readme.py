@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-ADD_AN_ID = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "add_an_env_id.md").read_text(encoding="utf-8"), re.M | re.S)
+ADD_AN_ID = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs" / "add_an_env_id.md").read_text(encoding="utf-8"), re.M | re.S
+)
 
 
 def run(command, cwd):

@@ -119,7 +119,7 @@ class TextMDP:
         """Number of completion tokens written so far, EOS included: (..., P + T) -> (...)."""
         return (observations[..., self.max_prompt_tokens :] != self.pad_id).sum(-1)
 
-    def action_masks(self, lengths: IntArray) -> BoolArray:
+    def action_masks(self, lengths: IntArray | int) -> BoolArray:
         """The tokens that may be chosen after `lengths` completion tokens: (...) -> (..., V)."""
         too_short = np.asarray(lengths)[..., None] < self.min_new_tokens
         return self.allowed & ~(too_short & self.is_eos)

@@ -130,7 +130,7 @@ def embedded_tokenizer() -> Tokenizer:
 
     backend = Backend.from_file(str(TINY_DIRECTORY / "tokenizer.json"))
     config = json.loads((TINY_DIRECTORY / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return Tokenizer(backend, *(backend.token_to_id(config[name]) for name in ("eos_token", "bos_token")))
+    return Tokenizer(backend, backend.token_to_id(config["eos_token"]), backend.token_to_id(config["bos_token"]))
 
 
 def character_tokenizer(alphabet: str) -> Tokenizer:

@@ -76,7 +76,9 @@ def test_lockstep_rows_feed_one_column_a_step(name):
 def test_one_pass_gives_every_step_of_every_episode(name, rng):
     model = MODELS[name]
     lengths = [6, 1, 3, 6]
-    batch = np.stack([row(rng.integers(0, 5, p), rng.integers(0, 5, n)) for p, n in zip([1, 4, 2, 3], lengths)])
+    batch = np.stack(
+        [row(rng.integers(0, 5, p), rng.integers(0, 5, n)) for p, n in zip([1, 4, 2, 3], lengths, strict=True)]
+    )
     with torch.no_grad():
         logits = episode_logits(model, MDP, torch.from_numpy(batch))
     assert logits.shape == (4, 6, 5)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import evaluate as script
 from scripts.evaluate import Args, Estimate, evaluate, load_agent, main
 from tests.conftest import small_llama
+from textgym.language_models import load_model
 from textgym.metrics import self_bleu
 from textgym.sb3 import EpisodicAlgorithm
 
@@ -46,7 +46,7 @@ def checkpoint(model, other_model, tmp_path_factory):
         """An algorithm of another name."""
 
     agent = Moved("TokenPolicy", "TextGenChars-v0", model, n_envs=4, num_generations=1, device="cpu")
-    agent.policy.model.load_state_dict(script.load_model(other_model).state_dict())
+    agent.policy.model.load_state_dict(load_model(other_model).state_dict())
     path = tmp_path_factory.mktemp("runs") / "checkpoint"
     agent.save(path)
     return str(path)
@@ -54,7 +54,7 @@ def checkpoint(model, other_model, tmp_path_factory):
 
 def log_probs_by_hand(path, episodes):
     """(E,) log-probability of each completion, and (E,) summed entropies, one token at a time."""
-    network = script.load_model(path)
+    network = load_model(path)
     totals, entropies = [], []
     for row in episodes.rows.tolist():
         prompt, completion = row[:1], [i for i in row[1:] if i != 5]
@@ -67,7 +67,7 @@ def log_probs_by_hand(path, episodes):
 
 
 def test_numbers_against_the_episodes(model, other_model):
-    agent, _, reference = load_agent(
+    agent, _, _, reference = load_agent(
         Args(model=model, reference=other_model, env_id="TextGenChars-v0", episodes=32, device="cpu")
     )
     assert reference == other_model
@@ -119,21 +119,21 @@ def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
 
 
 def test_a_checkpoint_brings_its_env_and_reference(checkpoint, model, other_model):
-    agent, env_id, reference = load_agent(Args(model=checkpoint, episodes=4, device="cpu"))
+    agent, env_id, _, reference = load_agent(Args(model=checkpoint, episodes=4, device="cpu"))
     assert (env_id, reference) == ("TextGenChars-v0", model)
     assert agent.env.num_envs == 4
     for ours, path in ((agent.policy.model, other_model), (agent.reference, model)):
-        theirs = script.load_model(path).state_dict()
+        theirs = load_model(path).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
     assert evaluate(agent, 64).kl_to_reference.mean > 0.1
 
 
 def test_a_checkpoint_with_an_unnamed_reference(model, tmp_path):
     agent = EpisodicAlgorithm(
-        "TokenPolicy", "TextGenChars-v0", script.load_model(model), n_envs=2, num_generations=1, device="cpu"
+        "TokenPolicy", "TextGenChars-v0", load_model(model), n_envs=2, num_generations=1, device="cpu"
     )
     agent.save(tmp_path / "saved")
-    again, _, reference = load_agent(Args(model=str(tmp_path / "saved"), episodes=2, device="cpu"))
+    again, _, _, reference = load_agent(Args(model=str(tmp_path / "saved"), episodes=2, device="cpu"))
     assert reference == str(tmp_path / "saved" / "reference")
     assert evaluate(again, 2).kl_to_reference.mean == pytest.approx(0, abs=1e-5)
 
@@ -152,7 +152,7 @@ def test_env_arguments_reach_the_env(model):
         env_kwargs='{"max_new_tokens": 3}',
         scorer='{"name": "length", "target": 2}',
     )
-    agent, _, _ = load_agent(args)
+    agent, _, _, _ = load_agent(args)
     assert agent.mdp.max_new_tokens == 3 and agent.component_names == ("length",)
     assert agent.n_envs == 64  # the largest divisor of 256 up to 64
 

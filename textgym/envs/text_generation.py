@@ -14,7 +14,7 @@ from textgym.mdp import BoolArray, IntArray, append
 from textgym.rendering import ansi, make_live_view
 
 
-class TextGenerationEnv(gym.Env[IntArray, Any]):
+class TextGenerationEnv(gym.Env[Any, Any]):
     """Write a text, one token per step; a scorer rewards it when it is finished.
 
     ## Description
@@ -84,7 +84,8 @@ class TextGenerationEnv(gym.Env[IntArray, Any]):
         self.observation_space, self.action_space = self.mdp.observation_space, self.mdp.action_space
         self.render_mode = render_mode
         self._view = make_live_view(self.task) if render_mode == "human" else None
-        self._row = np.full(self.observation_space.shape, self.mdp.pad_id, np.int64)
+        width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
+        self._row: IntArray = np.full(width, self.mdp.pad_id, np.int64)
         self._length, self._running, self._return, self._prompt_id = 0, False, 0.0, -1
         self._totals: dict[str, float] = {}
 
@@ -139,7 +140,7 @@ class TextGenerationEnv(gym.Env[IntArray, Any]):
 
     def action_masks(self) -> BoolArray:
         """(V,) True where the token may be chosen now; the method that sb3-contrib's MaskablePPO calls."""
-        return self.mdp.action_masks(np.int64(self._length))
+        return self.mdp.action_masks(self._length)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

@@ -178,7 +178,7 @@ def no_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def _loading(model: str | Path, source: str) -> Iterator[None]:
-    """Hide the progress bars of local loads (a download keeps its own), and turn a failed look-up into a clear error."""
+    """Hide the progress bars of local loads (a download keeps its own), and make a failed look-up a clear error."""
     local = os.path.isdir(source)
     # The GGUF reader has a bar of its own, without a switch; messages that are logged still come through.
     quiet = redirect_stderr(io.StringIO()) if model == "smollm2-q4" else nullcontext()

@@ -106,7 +106,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
         if self.full:
             joined = {name: torch.cat([r[name] for r in self._rounds]) for name in self._rounds[0]}
-            mask = joined["rows"][:, -self.max_new_tokens :] != int(self.observation_space.high.flat[0])  # type: ignore[attr-defined]
+            pad_id = self.observation_space.high.flat[0]  # type: ignore[attr-defined]
+            mask = joined["rows"][:, -self.max_new_tokens :].ne(int(pad_id))
             zeros = torch.zeros_like(joined["rewards"])
             self._episodes = Episodes(**joined, mask=mask, reference_log_probs=zeros, advantages=zeros)
 

@@ -81,7 +81,7 @@ def load_optimizer(
 
 def random_state() -> dict[str, Any]:
     """The state of Python's, numpy's and torch's global generators, as JSON."""
-    version, keys, *rest = np.random.get_state()  # type: ignore[misc]
+    version, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": [version, keys.tolist(), *rest],  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from textgym.language_models import load_model
+from textgym.language_models.forward import check_vocabulary
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
@@ -49,6 +51,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         policy: `"TokenPolicy"`.
         env: an env id, a TextGym env or vector env, or an SB3 `VecEnv` of them; None to load for prediction only.
         model: what `load_model` accepts; `"tiny"` by default.
+        reference: what `load_model` accepts; the untrained `model` by default. It is never trained.
         n_envs: rows of the vector env, where `env` is an id.
         num_generations: episodes that share a prompt, where `env` is an id.
         episodes_per_update: episodes per rollout, a multiple of the number of envs; `n_envs` by default.
@@ -91,6 +94,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         env: Any,
         model: Any = None,
         *,
+        reference: Any = None,
         n_envs: int = 64,
         num_generations: int = 8,
         episodes_per_update: int | None = None,
@@ -139,9 +143,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         )
         self.episodes_per_update = episodes_per_update or self.n_envs
         self.micro_batch_size = micro_batch_size
-        self.reference_spec: str | None = (
-            policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
-        )
+        named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
+        self._reference_source = named if reference is None else reference
         self._pending_state: dict[str, Any] | None = None
         if _init_setup_model:
             self._setup_model()
@@ -163,8 +166,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
         self.mdp = mdp
-        if not hasattr(self, "reference"):
-            self.reference = copy.deepcopy(self.policy.model)
+        source = self._reference_source
+        self.reference = copy.deepcopy(self.policy.model) if source is None else load_model(source)
+        if self.reference is self.policy.model:
+            raise ValueError("the reference is the very model that is trained; pass a copy, or leave reference out")
+        check_vocabulary(self.reference, mdp)
         self.reference.to(self.device).requires_grad_(False).eval()  # type: ignore[arg-type]
 
     @property
@@ -252,6 +258,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             with torch.no_grad():
                 actions, values, log_probs = self.policy(obs_as_tensor(obs, self.device))
             obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+            assert isinstance(obs, np.ndarray)
             step = {"rewards": rewards, "log_probs": log_probs.cpu().numpy(), "values": values.flatten().cpu().numpy()}
             for name, array in step.items():
                 terms[name][:, t] = np.where(live, array, 0.0)
@@ -320,13 +327,14 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """What a checkpoint keeps beside tensors, as JSON."""
         arguments = {name: getattr(self, name) for name in self.hyperparameters}
         arguments = {name: None if callable(value) else value for name, value in arguments.items()}
-        spec = self.env.get_attr("spec")[0] if self.env is not None else None
+        env_id, env_kwargs = self._env_spec()
         return {
             "algorithm": type(self).__name__,
             "arguments": arguments | {"dtype": self.policy.dtype},
             "mdp": dataclasses.asdict(self.mdp),
-            "reference": self.reference_spec,
-            "env_id": spec.id if spec is not None else None,
+            "reference": self._reference_source if isinstance(self._reference_source, str) else None,
+            "env_id": env_id,
+            "env_kwargs": env_kwargs,
             "env_random_state": self._env_random_state(),
             "n_envs": self.n_envs,
             "num_timesteps": self.num_timesteps,
@@ -365,14 +373,16 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if arguments["learning_rate"] is None:
             raise ValueError("the checkpoint's learning rate was a function, which is not saved; pass learning_rate=")
         arguments.setdefault("n_envs", data["n_envs"])
-        algorithm = cls("TokenPolicy", env, load_model(str(path)), device=device, _init_setup_model=False, **arguments)
-        mdp = data["mdp"] | {k: tuple(v) for k, v in data["mdp"].items() if isinstance(v, list)}
+        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in data["mdp"].items()}
+        mdp = TextMDP(**fields)
+        model, reference = load_model(str(path)), data["reference"] or load_model(str(path / "reference"))
+        algorithm = cls(
+            "TokenPolicy", env, model, reference=reference, device=device, _init_setup_model=False, **arguments
+        )
         if env is None:
-            algorithm._without_env(TextMDP(**mdp), load_model(str(path)), arguments["dtype"], data["n_envs"])
-        elif algorithm.policy_kwargs["mdp"] != TextMDP(**mdp):
-            raise ValueError(f"the env's MDP is not that of the checkpoint: {algorithm.policy_kwargs['mdp']} != {mdp}")
-        algorithm.reference_spec = data["reference"]
-        algorithm.reference = load_model(data["reference"] or str(path / "reference"))
+            algorithm._without_env(mdp, model, arguments["dtype"], data["n_envs"])
+        elif algorithm.policy_kwargs["mdp"] != mdp:
+            raise ValueError(f"the env's MDP is not the checkpoint's: {algorithm.policy_kwargs['mdp']} != {mdp}")
         algorithm._setup_model()
         checkpoints.restore(path, algorithm, data)
         return algorithm
@@ -382,6 +392,18 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.policy_kwargs |= {"mdp": mdp, "model": model, "dtype": dtype}
         self.observation_space, self.action_space, self.n_envs = mdp.observation_space, mdp.action_space, n_envs
         self.episodes_per_update = self.episodes_per_update or n_envs
+
+    def _env_spec(self) -> tuple[str | None, dict[str, Any] | None]:
+        """The env's id and those of its arguments that make the task; None where they are not JSON."""
+        spec = self.env.get_attr("spec")[0] if self.env is not None else None
+        if spec is None:
+            return None, None
+        batch = ("num_envs", "vectorization_mode", "autoreset_mode", "num_generations", "render_mode")
+        kwargs = {name: value for name, value in spec.kwargs.items() if name not in batch}
+        try:
+            return spec.id, json.loads(json.dumps(kwargs))
+        except TypeError:
+            return spec.id, None
 
     def _env_random_state(self) -> dict[str, Any] | None:
         """The env's generator, which is all of its state between rollouts; None for several envs or none."""

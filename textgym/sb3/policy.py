@@ -77,6 +77,8 @@ class TokenPolicy(ActorCriticPolicy):
         self.value_net = nn.Linear(self.model.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.value_net.weight)
         nn.init.zeros_(self.value_net.bias)
+        self._allowed: torch.Tensor
+        self._is_eos: torch.Tensor
         self.register_buffer("_allowed", torch.from_numpy(mdp.allowed), persistent=False)
         self.register_buffer("_is_eos", torch.from_numpy(mdp.is_eos), persistent=False)
         if not any(p.requires_grad for p in self.model.parameters()):

@@ -53,7 +53,7 @@ class TextVecEnv(VecEnv):
         obs, rewards, terminations, truncations, info = self.venv.step(self._actions)
         dones = terminations | truncations
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for i in np.flatnonzero(dones):
+        for i in np.flatnonzero(dones).tolist():
             infos[i] = row_of(info.get("final_info", info) if self._same_step else info, i)
             infos[i]["terminal_observation"] = info["final_obs"][i] if self._same_step else obs[i].copy()
             infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])

@@ -1,0 +1,1 @@
+"""Command lines: thin scripts on `textgym` and `agents`."""
