@@ -8,6 +8,7 @@ the reference has no name to load it by, `reference/`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -15,13 +16,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from stable_baselines3.common.vec_env import VecEnv
 
-from textgym.language_models.loader import no_progress_bars
+from textgym.language_models.loader import load_model, no_progress_bars
+from textgym.mdp import TextMDP
+
+if TYPE_CHECKING:
+    from textgym.sb3.episodic import EpisodicAlgorithm
 
 
 @contextmanager
@@ -79,18 +85,23 @@ def load_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": param_groups})
 
 
-def random_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's global generators, as JSON."""
+def random_state(env: VecEnv) -> dict[str, Any]:
+    """The state of Python's, numpy's and torch's global generators and of the env's, as JSON.
+
+    Between rollouts, which begin with a reset, the generator is all of an env's state. It is None for several envs.
+    """
     version, keys, *rest = np.random.get_state(legacy=True)
+    generators = {id(g): g for g in env.get_attr("np_random")}
     return {
         "python": random.getstate(),
         "numpy": [version, keys.tolist(), *rest],  # type: ignore[union-attr]
         "torch": torch.get_rng_state().tolist(),
         "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "env": next(iter(generators.values())).bit_generator.state if len(generators) == 1 else None,
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(env: VecEnv, state: dict[str, Any]) -> None:
     """Restore what `random_state` gave; CUDA generators only where the same number of devices is there."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
@@ -98,31 +109,87 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in state["cuda"]])
+    if state["env"] is not None:
+        env.get_attr("np_random")[0].bit_generator.state = state["env"]
 
 
-def save_checkpoint(path: Any, algorithm: Any) -> None:
-    """Write an `EpisodicAlgorithm`; an existing checkpoint is replaced only by a whole one."""
-    policy, target = algorithm.policy, checkpoint_path(path)
+def env_spec(env: VecEnv) -> tuple[str | None, dict[str, Any] | None]:
+    """The env's id, and those of its arguments that make the task; None where they are not JSON."""
+    spec = env.get_attr("spec")[0]
+    if spec is None:
+        return None, None
+    batch = ("num_envs", "vectorization_mode", "autoreset_mode", "num_generations", "render_mode")
+    try:
+        return spec.id, json.loads(json.dumps({name: v for name, v in spec.kwargs.items() if name not in batch}))
+    except TypeError:
+        return spec.id, None
+
+
+def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
+    """Write an algorithm; an existing checkpoint is replaced only by a whole one.
+
+    Raises:
+        ValueError: the algorithm has no env, which holds the tokenizer.
+    """
+    policy, env = algorithm.policy, algorithm.env
+    if env is None:
+        raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
     tensors, param_groups = optimizer_tensors(policy.optimizer)
     tensors |= {f"value_net.{name}": tensor for name, tensor in policy.value_net.state_dict().items()}
-    data = algorithm.checkpoint_data() | {"param_groups": param_groups, "random_state": random_state()}
-    with atomic_directory(target) as directory, no_progress_bars():
+    arguments = {name: getattr(algorithm, name) for name in algorithm.hyperparameters}
+    env_id, env_kwargs = env_spec(env)
+    data = {
+        "algorithm": type(algorithm).__name__,
+        "arguments": {name: None if callable(value) else value for name, value in arguments.items()}
+        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs},
+        "mdp": dataclasses.asdict(algorithm.mdp),
+        "reference": algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
+        "env_id": env_id,
+        "env_kwargs": env_kwargs,
+        "num_timesteps": algorithm.num_timesteps,
+        "n_updates": algorithm._n_updates,
+        "optimizer": type(policy.optimizer).__name__,
+        "param_groups": param_groups,
+        "random_state": random_state(env),
+    }
+    with atomic_directory(checkpoint_path(path)) as directory, no_progress_bars():
         policy.model.save_pretrained(directory)
-        algorithm.tokenizer.save_pretrained(directory)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            directory / "training.safetensors",
-        )
+        env.get_attr("tokenizer")[0].to_pretrained().save_pretrained(directory)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, directory / "training.safetensors")
         if data["reference"] is None:
             algorithm.reference.save_pretrained(directory / "reference")
         (directory / "algorithm.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
 
 
-def restore(path: Path, algorithm: Any, data: dict[str, Any]) -> None:
-    """Load optimizer and value head into an algorithm whose model was loaded from `path`."""
-    tensors = load_file(path / "training.safetensors", device=str(algorithm.device))
-    policy = algorithm.policy
-    policy.value_net.load_state_dict({k.partition(".")[2]: v for k, v in tensors.items() if k.startswith("value_net.")})
-    load_optimizer(policy.optimizer, tensors, data["param_groups"])
-    algorithm.num_timesteps, algorithm._n_updates = data["num_timesteps"], data["n_updates"]
-    algorithm._pending_state = {"random": data["random_state"], "env": data["env_random_state"]}
+def load_checkpoint(
+    cls: type[EpisodicAlgorithm], path: Any, env: Any, device: torch.device | str, kwargs: dict[str, Any]
+) -> EpisodicAlgorithm:
+    """Read an algorithm; see `EpisodicAlgorithm.load`."""
+    path = checkpoint_path(path)
+    data = read_json(path)
+    if data["algorithm"] != cls.__name__:
+        raise ValueError(f"{str(path)!r} holds a {data['algorithm']}, not a {cls.__name__}")
+    arguments = data["arguments"] | kwargs
+    if arguments["learning_rate"] is None:
+        raise ValueError("the checkpoint's learning rate was a function, which is not saved; pass learning_rate=")
+    fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in data["mdp"].items()}
+    mdp, model = TextMDP(**fields), load_model(str(path))
+    reference = data["reference"] or load_model(str(path / "reference"))
+    made = cls("TokenPolicy", env, model, reference=reference, device=device, _init_setup_model=False, **arguments)
+    if env is None:  # what the constructor reads off an env
+        made.policy_kwargs |= {"mdp": mdp, "model": model, "dtype": arguments["dtype"]}
+        made.observation_space, made.action_space = mdp.observation_space, mdp.action_space
+        made.n_envs = arguments["n_envs"]
+    elif made.policy_kwargs["mdp"] != mdp:
+        raise ValueError(f"the env's MDP is not the checkpoint's: {made.policy_kwargs['mdp']} != {mdp}")
+    made._setup_model()
+    if type(made.policy.optimizer).__name__ != data["optimizer"]:
+        raise ValueError(f"the checkpoint's optimizer is {data['optimizer']}; pass optimizer_class=")
+    tensors = load_file(path / "training.safetensors", device=str(made.device))
+    value_net = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith("value_net.")}
+    made.policy.value_net.load_state_dict(value_net)
+    load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
+    made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
+    made._pending_state = data["random_state"]
+    return made

@@ -8,8 +8,6 @@ the MDP), and pickled checkpoints.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -22,7 +20,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from textgym.language_models import load_model
@@ -30,13 +27,12 @@ from textgym.language_models.forward import check_vocabulary
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
+from textgym.sb3.collection import log_probs_under, play_round
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.vec_env import TextVecEnv
 
 # What a loss may read: (episodes, values, log_probs, entropies), the last three (B, T) with gradient, 0 at padding.
 Loss = Callable[[Episodes, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-# Called after every env step with the rows that were live, the dones and the infos; False stops the collection.
-OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):
@@ -144,7 +140,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.episodes_per_update = episodes_per_update or self.n_envs
         self.micro_batch_size = micro_batch_size
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
-        self._reference_source = named if reference is None else reference
+        self.reference_source = named if reference is None else reference
         self._pending_state: dict[str, Any] | None = None
         if _init_setup_model:
             self._setup_model()
@@ -166,7 +162,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
         self.mdp = mdp
-        source = self._reference_source
+        source = self.reference_source
         self.reference = copy.deepcopy(self.policy.model) if source is None else load_model(source)
         if self.reference is self.policy.model:
             raise ValueError("the reference is the very model that is trained; pass a copy, or leave reference out")
@@ -179,13 +175,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         assert self.env is not None
         return self.env.get_attr("scorer")[0].component_names
 
-    @property
-    def tokenizer(self) -> Any:
-        """The env's tokenizer as a transformers tokenizer."""
-        if self.env is None:
-            raise ValueError("this model has no env, so it has no tokenizer; pass env= to load()")
-        return self.env.get_attr("tokenizer")[0].to_pretrained()
-
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
     ) -> bool:
@@ -195,7 +184,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             False if a callback stopped the training.
         """
         if self._pending_state is not None:
-            self._restore_random_state()
+            checkpoints.set_random_state(env, self._pending_state)
+            self._pending_state = None
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
@@ -207,12 +197,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             return callback.on_step()
 
         for _ in range(n_rollout_steps):
-            finished = self._play_round(env, on_step)
+            finished = play_round(env, self.policy, self.component_names, on_step)
             if finished is None:
                 return False
             rollout_buffer.add(**finished)
-        rollout_buffer.episodes = self._with_reference(rollout_buffer.episodes)
-        self._log_rollout(rollout_buffer.episodes)
+        sampled = rollout_buffer.episodes
+        rollout_buffer.episodes = self._with_reference(sampled)
+        self._log_rollout(rollout_buffer.episodes, sampled.log_probs)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -236,62 +227,24 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             **self.rollout_buffer_kwargs,
         )
         while not buffer.full:
-            finished = self._play_round(self.env)
+            finished = play_round(self.env, self.policy, self.component_names)
             assert finished is not None
             buffer.add(**finished)
         return self._with_reference(buffer.episodes)
 
-    def _play_round(self, env: VecEnv, on_step: OnStep | None = None) -> dict[str, np.ndarray] | None:
-        """One episode per env, all started together; rows that have ended wait, or are ignored, until the last one.
-
-        Returns:
-            the fields that `EpisodeRolloutBuffer.add` takes, or None if `on_step` returned False.
-        """
-        obs = env.reset()
-        assert isinstance(obs, np.ndarray)
-        n, live, rows = env.num_envs, np.ones(env.num_envs, bool), np.full_like(obs, self.mdp.pad_id)
-        prompt_ids, components = np.zeros(n, np.int64), np.zeros((n, len(self.component_names)), np.float32)
-        terms = {
-            name: np.zeros((n, self.mdp.max_new_tokens), np.float32) for name in ("rewards", "log_probs", "values")
-        }
-        for t in range(self.mdp.max_new_tokens):
-            with torch.no_grad():
-                actions, values, log_probs = self.policy(obs_as_tensor(obs, self.device))
-            obs, rewards, dones, infos = env.step(actions.cpu().numpy())
-            assert isinstance(obs, np.ndarray)
-            step = {"rewards": rewards, "log_probs": log_probs.cpu().numpy(), "values": values.flatten().cpu().numpy()}
-            for name, array in step.items():
-                terms[name][:, t] = np.where(live, array, 0.0)
-            for i in np.flatnonzero(dones & live):
-                rows[i], prompt_ids[i] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
-                components[i] = [infos[i][name] for name in self.component_names]
-            if on_step is not None and not on_step(live, dones, infos):
-                return None
-            live &= ~dones
-            if not live.any():
-                break
-        return {"rows": rows, "prompt_ids": prompt_ids, "components": components, **terms}
-
-    @torch.no_grad()
     def _with_reference(self, episodes: Episodes) -> Episodes:
         """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well."""
-
-        def log_probs(model: Any) -> torch.Tensor:
-            result = torch.zeros_like(episodes.log_probs)
-            for index in torch.arange(len(episodes), device=self.device).split(self.micro_batch_size or len(episodes)):
-                piece = episodes.select(index)
-                result[index] = self.policy.evaluate_episodes(piece.rows, piece.actions, model)[1]
-            return result
-
-        episodes = episodes.replace(reference_log_probs=log_probs(self.reference))
+        size = self.micro_batch_size
+        reference = log_probs_under(self.policy, self.reference, episodes, size)
         if self.policy.dtype == "float32":
-            return episodes
-        trained = log_probs(self.policy.model)  # cached and full forwards differ in bfloat16
-        mismatch = (trained - episodes.log_probs).abs()[episodes.mask].mean()
-        self.logger.record("rollout/log_prob_mismatch", mismatch.item())
-        return episodes.replace(log_probs=trained)
+            return episodes.replace(reference_log_probs=reference)
+        trained = log_probs_under(self.policy, self.policy.model, episodes, size)
+        return episodes.replace(reference_log_probs=reference, log_probs=trained)
 
-    def _log_rollout(self, episodes: Episodes) -> None:
+    def _log_rollout(self, episodes: Episodes, sampled_log_probs: torch.Tensor) -> None:
+        if self.policy.dtype != "float32":
+            mismatch = (episodes.log_probs - sampled_log_probs).abs()[episodes.mask].mean()
+            self.logger.record("rollout/log_prob_mismatch", mismatch.item())
         k1 = episodes.log_probs - episodes.reference_log_probs
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())
         self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
@@ -323,24 +276,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.logger.record("train/grad_norm", norm.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def checkpoint_data(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside tensors, as JSON."""
-        arguments = {name: getattr(self, name) for name in self.hyperparameters}
-        arguments = {name: None if callable(value) else value for name, value in arguments.items()}
-        env_id, env_kwargs = self._env_spec()
-        return {
-            "algorithm": type(self).__name__,
-            "arguments": arguments | {"dtype": self.policy.dtype},
-            "mdp": dataclasses.asdict(self.mdp),
-            "reference": self._reference_source if isinstance(self._reference_source, str) else None,
-            "env_id": env_id,
-            "env_kwargs": env_kwargs,
-            "env_random_state": self._env_random_state(),
-            "n_envs": self.n_envs,
-            "num_timesteps": self.num_timesteps,
-            "n_updates": self._n_updates,
-        }
-
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Write a checkpoint directory: a transformers model, its tokenizer, and the state of the training.
 
@@ -363,57 +298,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
         Raises:
             FileNotFoundError: no checkpoint is there.
-            ValueError: it is another algorithm's, or its learning rate was a function and none is given.
+            ValueError: it is another algorithm's or another MDP's, or needs an argument that could not be saved.
         """
-        path = checkpoints.checkpoint_path(path)
-        data = checkpoints.read_json(path)
-        if data["algorithm"] != cls.__name__:
-            raise ValueError(f"{str(path)!r} holds a {data['algorithm']}, not a {cls.__name__}")
-        arguments = data["arguments"] | kwargs
-        if arguments["learning_rate"] is None:
-            raise ValueError("the checkpoint's learning rate was a function, which is not saved; pass learning_rate=")
-        arguments.setdefault("n_envs", data["n_envs"])
-        fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in data["mdp"].items()}
-        mdp = TextMDP(**fields)
-        model, reference = load_model(str(path)), data["reference"] or load_model(str(path / "reference"))
-        algorithm = cls(
-            "TokenPolicy", env, model, reference=reference, device=device, _init_setup_model=False, **arguments
-        )
-        if env is None:
-            algorithm._without_env(mdp, model, arguments["dtype"], data["n_envs"])
-        elif algorithm.policy_kwargs["mdp"] != mdp:
-            raise ValueError(f"the env's MDP is not the checkpoint's: {algorithm.policy_kwargs['mdp']} != {mdp}")
-        algorithm._setup_model()
-        checkpoints.restore(path, algorithm, data)
-        return algorithm
-
-    def _without_env(self, mdp: TextMDP, model: Any, dtype: str, n_envs: int) -> None:
-        """Set what the constructor reads off an env."""
-        self.policy_kwargs |= {"mdp": mdp, "model": model, "dtype": dtype}
-        self.observation_space, self.action_space, self.n_envs = mdp.observation_space, mdp.action_space, n_envs
-        self.episodes_per_update = self.episodes_per_update or n_envs
-
-    def _env_spec(self) -> tuple[str | None, dict[str, Any] | None]:
-        """The env's id and those of its arguments that make the task; None where they are not JSON."""
-        spec = self.env.get_attr("spec")[0] if self.env is not None else None
-        if spec is None:
-            return None, None
-        batch = ("num_envs", "vectorization_mode", "autoreset_mode", "num_generations", "render_mode")
-        kwargs = {name: value for name, value in spec.kwargs.items() if name not in batch}
-        try:
-            return spec.id, json.loads(json.dumps(kwargs))
-        except TypeError:
-            return spec.id, None
-
-    def _env_random_state(self) -> dict[str, Any] | None:
-        """The env's generator, which is all of its state between rollouts; None for several envs or none."""
-        generators = {id(g): g for g in self.env.get_attr("np_random")} if self.env is not None else {}
-        return next(iter(generators.values())).bit_generator.state if len(generators) == 1 else None
-
-    def _restore_random_state(self) -> None:
-        """Continue every generator where the checkpoint left it."""
-        assert self._pending_state is not None and self.env is not None
-        checkpoints.set_random_state(self._pending_state["random"])
-        if self._pending_state["env"] is not None:
-            self.env.get_attr("np_random")[0].bit_generator.state = self._pending_state["env"]
-        self._pending_state = None
+        return checkpoints.load_checkpoint(cls, path, env, device, kwargs)
