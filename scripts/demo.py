@@ -33,11 +33,10 @@ class Args:
     """The demo's settings."""
 
     env_id: str = "TextGen-v0"
-    total_timesteps: int = 150_000
+    total_timesteps: int = 100_000
     """Tokens to generate and train on."""
     learning_rate: float = 3e-4
     kl_coef: float = 0.02
-    ent_coef: float = 0.0
     n_envs: int = 64
     num_generations: int = 8
     device: str = "auto"
@@ -76,7 +75,7 @@ def report(before: Evaluation, after: Evaluation) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     rows = {
         "reward": lambda e: f"{e.reward.mean:+.3f} ± {e.reward.standard_error:.3f}",
-        "KL to the reference (nats per text)": lambda e: f"{e.kl_to_reference.mean:.2f}",
+        "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.mean, 2) + 0.0:.2f}",
         "length (tokens)": lambda e: f"{e.length.mean:.1f}",
         "distinct-2": lambda e: f"{e.distinct_2:.3f}",
         "self-BLEU": lambda e: f"{e.self_bleu:.3f}",
@@ -102,7 +101,6 @@ def main(args: Args) -> None:
         make_env(args.num_generations),
         learning_rate=args.learning_rate,
         kl_coef=args.kl_coef,
-        ent_coef=args.ent_coef,
         seed=args.seed,
         device=args.device,
     )
@@ -120,7 +118,8 @@ def main(args: Args) -> None:
             show_sample(sample, console)
     console.print()
     report(before, after)
-    console.print(f"learning curve: {draw_curve(args.out)}, checkpoint: {args.out / 'checkpoint'}")
+    console.print(f"learning curve: {draw_curve(args.out)}", soft_wrap=True)
+    console.print(f"checkpoint: {args.out / 'checkpoint'}", soft_wrap=True)
     console.print(f"{agent.num_timesteps} tokens in {time.perf_counter() - start:.0f} s on {agent.device}")
 
 

@@ -144,8 +144,9 @@ def train(model: LlamaForCausalLM, rows: list[list[int]], heldout: dict[str, lis
         loss = nats.sum() / (nats > 0).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepped in (*optimizers, *schedules):
-            stepped.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         model.zero_grad()
         running += (loss.item() - running) * max(0.02, 1 / step)
         if step % 50 == 0:
@@ -323,6 +324,7 @@ def write_model(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedToke
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     model.to(torch.float32)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which a wheel would keep
     tokenizer.save_pretrained(folder)
     # The class by the name that every release of transformers knows.
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 256, **SPECIAL}
