@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgym.mdp import TextMDP, append, model_inputs, right_align
+from textgym.mdp import TextMDP, append, first_observation, model_inputs
 
 
 def make(**kwargs):
@@ -34,7 +34,7 @@ def test_append_one_row_and_many_rows_alike():
 
 def test_every_eos_id_ends():
     mdp = make(eos_token_ids=(1, 4))
-    assert [bool(append(mdp, right_align(mdp, [0]).repeat(3), 2, 0, a)[1]) for a in range(5)] == [
+    assert [bool(append(mdp, first_observation(mdp, [0]), 2, 0, a)[1]) for a in range(5)] == [
         False,
         True,
         False,
@@ -80,7 +80,9 @@ def test_bad_facts_are_refused(kwargs, message):
 )
 def test_model_inputs_keep_the_tokens_in_order(rows):
     mdp = make(max_prompt_tokens=3, max_new_tokens=4)
-    observations = np.stack([np.r_[right_align(mdp, p), c, [5] * (4 - len(c))] for p, c in rows]).astype(np.int64)
+    observations = np.stack([first_observation(mdp, p) for p, _ in rows])
+    for observation, (_, completion) in zip(observations, rows, strict=True):
+        observation[3 : 3 + len(completion)] = completion
     inputs = model_inputs(observations, mdp.pad_id)
     width = max(len(p) + len(c) for p, c in rows)
     for (prompt, completion), ids, mask, positions in zip(rows, *inputs.values(), strict=True):

@@ -49,7 +49,7 @@ def test_a_datasets_like_table_keeps_its_columns():
 
     table = PromptTable(Table(), TOKENIZER, MDP)
     assert table.columns(np.array([0, 0])) == {"score": [0.5, 0.5]}
-    assert table.rows(np.array([0])).tolist() == [[5, 0, 1]] and table.texts(np.array([0])) == ["ab"]
+    assert table.observations(np.array([0])).tolist() == [[5, 0, 1, 5, 5]] and table.texts(np.array([0])) == ["ab"]
 
 
 def test_chats_go_through_the_template():
@@ -66,7 +66,7 @@ def test_chats_go_through_the_template():
     mdp = TextMDP(vocab_size=8, max_prompt_tokens=6, max_new_tokens=2, eos_token_ids=(7,))
     table = PromptTable([chat], make_tokenizer(pretrained), mdp)
     assert table.texts(np.array([0])) == ["u:ab>"] and table.contents(np.array([0])) == [chat]
-    assert table.rows(0).tolist() == [8, 4, 5, 0, 1, 6]
+    assert table.observations(0).tolist() == [8, 4, 5, 0, 1, 6, 8, 8]
 
 
 def test_a_sampler_grows_the_table_and_meets_prompts_again():
@@ -74,7 +74,7 @@ def test_a_sampler_grows_the_table_and_meets_prompts_again():
     drawn = table.draw(rng, 200)
     texts = table.texts(drawn)
     assert len(set(texts)) == len(set(drawn.tolist())) == 6
-    for text, row in zip(texts, table.rows(drawn), strict=True):
+    for text, row in zip(texts, table.observations(drawn), strict=True):
         assert row[row != 5].tolist() == TOKENIZER.encode(text)
     assert table.columns(drawn[:2]) == {"level": [1, 1]}
 
@@ -122,8 +122,8 @@ def test_bad_files(tmp_path):
 def test_long_and_empty_prompts():
     with pytest.raises(ValueError, match="'abca' has 4 tokens, more than max_prompt_tokens=3"):
         PromptTable(["a", "abca"], TOKENIZER, MDP)
-    assert PromptTable(["abcd"], TOKENIZER, MDP, truncate=True).rows(0).tolist() == [1, 2, 3]
-    assert PromptTable([""], TOKENIZER, MDP).rows(0).tolist() == [5, 5, 4]
+    assert PromptTable(["abcd"], TOKENIZER, MDP, truncate=True).observations(0).tolist() == [1, 2, 3, 5, 5]
+    assert PromptTable([""], TOKENIZER, MDP).observations(0).tolist() == [5, 5, 4, 5, 5]
     with pytest.raises(ValueError, match="no BOS token"):
         PromptTable([""], TOKENIZER, TextMDP(5, 3, 2, (4,)))
 

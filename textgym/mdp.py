@@ -145,11 +145,10 @@ def append(mdp: TextMDP, cells: IntArray, starts: Any, lengths: Any, actions: An
     return lengths, mdp.is_eos[actions] | mdp.is_full[lengths]  # for one row, `|` of a numpy and a Python bool is slow
 
 
-def right_align(mdp: TextMDP, token_ids: Sequence[int]) -> IntArray:
-    """One prompt as the first P columns of an observation, (P,)."""
-    row = np.full(mdp.max_prompt_tokens, mdp.pad_id, np.int64)
-    if len(token_ids):
-        row[-len(token_ids) :] = token_ids
+def first_observation(mdp: TextMDP, token_ids: Sequence[int]) -> IntArray:
+    """The observation that an episode starts from: the prompt right-aligned, all else empty; (P + T,)."""
+    row = np.full(mdp.max_prompt_tokens + mdp.max_new_tokens, mdp.pad_id, np.int64)
+    row[mdp.max_prompt_tokens - len(token_ids) : mdp.max_prompt_tokens] = token_ids
     return row
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from textgym.importing import import_string
-from textgym.mdp import IntArray, TextMDP, right_align
+from textgym.mdp import IntArray, TextMDP, first_observation
 from textgym.tokenizers import Tokenizer
 
 Messages = list[dict[str, str]]
@@ -108,7 +108,7 @@ def _read_file(path: Path) -> list[Prompt]:
 
 
 class PromptTable:
-    """The prompts of one env as rows of token ids, right-aligned; grows with samplers and pins.
+    """The prompts of one env as rows of observations; grows with samplers and pins.
 
     Args:
         source: see `load_prompts`.
@@ -125,12 +125,12 @@ class PromptTable:
         self._prompts: list[Prompt] = []
         self._texts: list[str] = []
         self._known: dict[bytes, list[int]] = {}
-        self._rows = np.empty((0, mdp.max_prompt_tokens), np.int64)
+        self._rows = np.empty((0, *mdp.observation_space.shape), np.int64)
         loaded = load_prompts(source)
         self._sampler = None if isinstance(loaded, list) else loaded
         if isinstance(loaded, list):
             encoded = [self._encode(prompt) for prompt in loaded]
-            self._rows = np.stack([right_align(mdp, ids) for ids, _ in encoded])
+            self._rows = np.stack([first_observation(mdp, ids) for ids, _ in encoded])
             for i, (prompt, (_, text)) in enumerate(zip(loaded, encoded, strict=True)):
                 self._remember(i, prompt, text)
         self._columns = tuple(self._prompts[0].columns) if self._prompts else None
@@ -142,8 +142,8 @@ class PromptTable:
             return rng.integers(self._size, size=count)
         return np.array([self.add(self._sampler(rng)) for _ in range(count)], np.int64)
 
-    def rows(self, prompt_ids: Any) -> IntArray:
-        """Token ids, right-aligned and padded: (...) -> (..., P)."""
+    def observations(self, prompt_ids: Any) -> IntArray:
+        """First observations of episodes, the prompt right-aligned and no completion: (...) -> (..., P + T)."""
         return self._rows[prompt_ids]
 
     def texts(self, prompt_ids: IntArray) -> list[str]:
@@ -179,7 +179,7 @@ class PromptTable:
         return self._intern(ids, Prompt(text, {}), text)
 
     def _intern(self, ids: list[int], prompt: Prompt, text: str) -> int:
-        row = right_align(self._mdp, ids)
+        row = first_observation(self._mdp, ids)
         for known in self._known.get(row.tobytes(), []):
             if not prompt.columns or self._prompts[known].columns == prompt.columns:
                 return known

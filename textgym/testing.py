@@ -57,11 +57,11 @@ def make_generations(prompts: Sequence[Any], completions: Sequence[str], *, toke
         bos_token_id=coder.bos_token_id,
     )
     table, numbering = PromptTable(list(prompts), coder, mdp), np.arange(len(prompts))
-    observations = np.full((len(prompts), *mdp.observation_space.shape), mdp.pad_id, np.int64)
-    observations[:, : mdp.max_prompt_tokens] = table.rows(numbering)
+    observations = table.observations(numbering)
     for row, ids in zip(observations, written, strict=True):
         row[mdp.max_prompt_tokens : mdp.max_prompt_tokens + len(ids)] = ids
-    return Generations(mdp, coder, table, observations, numbering, numbering, np.ones(len(prompts), bool))
+    lengths, ended = mdp.completion_lengths(observations), np.ones(len(prompts), bool)
+    return Generations(mdp, coder, table, observations, numbering, numbering, lengths, ended)
 
 
 def check_scorer(
@@ -159,7 +159,8 @@ def _play(scorer: Scorer, generations: Generations) -> FloatArray:
             continue
         observations = generations.observations[asked]
         observations[:, mdp.max_prompt_tokens + step :] = mdp.pad_id
-        now = replace(generations.select(asked), observations=observations, ended=lengths[asked] == step)
+        reached, ended = np.full(len(asked), step), lengths[asked] == step
+        now = replace(generations.select(asked), observations=observations, lengths=reached, ended=ended)
         before = observations.copy()
         values[:, asked, step - 1] = _stack(scorer, scorer.evaluate(now), len(now))
         _require(np.array_equal(observations, before), f"scorer {scorer.name!r} changed the observations it was given")

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from tests.conftest import small_gpt2, small_llama
 from textgym.language_models.decoder import LockstepDecoder
 from textgym.language_models.forward import episode_logits
-from textgym.mdp import TextMDP, model_inputs, right_align
+from textgym.mdp import TextMDP, first_observation, model_inputs
 
 MDP = TextMDP(vocab_size=5, max_prompt_tokens=4, max_new_tokens=6, eos_token_ids=(4,), bos_token_id=4)
 MODELS = {"llama": small_llama(vocab_size=8), "gpt2": small_gpt2(vocab_size=8)}  # embeddings larger than V
 
 
 def row(prompt, completion):
-    return np.r_[right_align(MDP, prompt), completion, [MDP.pad_id] * (6 - len(completion))].astype(np.int64)
+    observation = first_observation(MDP, prompt)
+    observation[4 : 4 + len(completion)] = completion
+    return observation
 
 
 def plain_logits(model, observation):

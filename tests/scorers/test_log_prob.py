@@ -35,7 +35,8 @@ def at_step(batch, step, asked=None):
     asked = np.flatnonzero(lengths >= step) if asked is None else asked
     observations = batch.observations[asked]
     observations[:, batch.mdp.max_prompt_tokens + step :] = batch.mdp.pad_id
-    return replace(batch.select(asked), observations=observations, ended=lengths[asked] == step)
+    reached, ended = np.full(len(observations), step), lengths[asked] == step
+    return replace(batch.select(asked), observations=observations, lengths=reached, ended=ended)
 
 
 @torch.no_grad()

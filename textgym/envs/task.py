@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from textgym.mdp import IntArray, TextMDP
+from textgym.mdp import BoolArray, IntArray, TextMDP
 from textgym.prompts import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.tokenizers import Tokenizer, make_tokenizer
@@ -25,10 +25,12 @@ class TextTask:
     prompts: PromptTable
     scorer: Scorer
 
-    def score(self, observations: IntArray, prompt_ids: IntArray, rows: IntArray, ended: Any) -> Scores:
+    def score(
+        self, observations: IntArray, prompt_ids: IntArray, rows: IntArray, lengths: IntArray, ended: BoolArray
+    ) -> Scores:
         """Score n rows, each after its newest token; see `Generations` for the arguments."""
         return self.scorer.evaluate(
-            Generations(self.mdp, self.tokenizer, self.prompts, observations, prompt_ids, rows, ended)
+            Generations(self.mdp, self.tokenizer, self.prompts, observations, prompt_ids, rows, lengths, ended)
         )
 
     def decode(self, observation: Any) -> str:

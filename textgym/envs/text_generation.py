@@ -95,15 +95,14 @@ class TextGenerationEnv(gym.Env[Any, Any]):
         """Start an episode; `options` may pin the prompt by `prompt` or `prompt_ids`."""
         super().reset(seed=seed)
         pin = check_options(options, ("prompt", "prompt_ids"))
-        prompts, width = self.task.prompts, self.mdp.max_prompt_tokens
+        prompts = self.task.prompts
         if "prompt" in pin:
             self._prompt_id = prompts.add(pin["prompt"])
         elif "prompt_ids" in pin:
             self._prompt_id = prompts.add_ids(pin["prompt_ids"])
         else:
             self._prompt_id = int(prompts.draw(self.np_random, 1)[0])
-        self._row[:width] = prompts.rows(self._prompt_id)
-        self._row[width:] = self.mdp.pad_id
+        self._row[:] = prompts.observations(self._prompt_id)
         self._length, self._running, self._return = 0, True, 0.0
         self._totals = dict.fromkeys(self.scorer.component_names, 0.0)
         info: dict[str, Any] = {"prompt_id": self._prompt_id}
@@ -159,7 +158,8 @@ class TextGenerationEnv(gym.Env[Any, Any]):
         return ansi(self.task, self._row, None if self._running else self._return)
 
     def _score(self, ended: bool) -> float:
-        scores = self.task.score(self._row[None], np.array([self._prompt_id]), np.zeros(1, np.int64), np.array([ended]))
+        prompt_id, length = np.array([self._prompt_id]), np.array([self._length])
+        scores = self.task.score(self._row[None], prompt_id, np.zeros(1, np.int64), length, np.array([ended]))
         for name, values in scores.components.items():
             self._totals[name] += float(values[0])
         return float(scores.rewards[0])

@@ -66,14 +66,17 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
         self._cells = np.full((num_envs, width), self.mdp.pad_id, np.int64)
         self._flat = self._cells.reshape(-1)  # the same memory
+        # glibc hands freed memory back to the system beyond twice the largest block freed so far. Free a larger block
+        # once, or each step's arrays may be mapped and faulted in anew (5 times slower at N=1024).
+        np.empty((8, *self._cells.shape), np.int64)
         self._starts = np.arange(num_envs) * width + self.mdp.max_prompt_tokens
         self._lengths = np.zeros(num_envs, np.int64)
         self._live = np.zeros(num_envs, bool)
         self._num_live = 0
         self._prompt_ids = np.full(num_envs, -1, np.int64)
         self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
-        self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}
-        self._returns = np.zeros(num_envs)
+        self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}  # of a token scorer
+        self._returns = np.zeros(num_envs)  # for rendering
         self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
 
     def reset(
@@ -95,9 +98,12 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
             self._schedule.restart()
         if pins is not None:
             self._pins[mask] = pins[mask]
+        self._any_pin = bool((self._pins >= 0).any())
         rows = np.flatnonzero(mask)
         self._start(rows)
-        return self._cells.copy(), self._start_info(rows)
+        self._live[rows] = True
+        self._num_live = int(self._live.sum())
+        return self._cells.copy(), self._start_info(rows, mask.copy())
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Append one token to every row, (N,) integers.
@@ -111,28 +117,27 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         tokens = self._check(np.asarray(actions), rows)
         lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
         self._lengths[rows] = lengths
-        ended = np.zeros(self.num_envs, bool)
-        ended[rows] = row_ended
+        ended = row_ended if len(row_ended) == self.num_envs else self._spread(rows, row_ended)
         rewards = np.zeros(self.num_envs)
         info: dict[str, Any] = {}
         over = ended.nonzero()[0]
-        if len(over) or self.scorer.per_token:
-            self._pay(rewards, ended, self._live.nonzero()[0] if self.scorer.per_token else over)
+        if self.scorer.per_token:
+            self._pay(rewards, ended, self._live.nonzero()[0], self._totals)
+            components = {name: total[over] for name, total in self._totals.items()}
+        elif len(over):
+            components = self._pay(rewards, ended, over)
         if len(over):
-            info = self._end_info(over)
-            self._live[over] = False
-            self._num_live -= len(over)
+            info = self._end_info(over, ended.copy(), components)
             if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP:
                 final_obs = np.full(self._cells.shape, mdp.pad_id, np.int64)
                 final_obs[over] = self._cells[over]
-                info = {
-                    "final_obs": final_obs,
-                    "_final_obs": ended.copy(),
-                    "final_info": info,
-                    "_final_info": ended.copy(),
-                }
+                mask = info["_prompt_id"]  # one array serves as every mask
+                info = {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask}
                 self._start(over)
-                info |= self._start_info(over)
+                info |= self._start_info(over, mask)
+            else:
+                self._live[over] = False
+                self._num_live -= len(over)
         return self._cells.copy(), rewards, ended, np.zeros(self.num_envs, bool), info
 
     def action_masks(self) -> BoolArray:
@@ -181,45 +186,52 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
                 )
         return tokens
 
-    def _pay(self, rewards: np.ndarray, ended: BoolArray, rows: IntArray) -> None:
-        """Ask the scorer about `rows`, those that ended or all that moved; changes `rewards` in place."""
-        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], rows, ended[rows])
+    def _pay(
+        self, rewards: np.ndarray, ended: BoolArray, rows: IntArray, totals: dict[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Ask the scorer about `rows`; add to `rewards` and `totals` in place, and return the rows' components."""
+        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], rows, self._lengths[rows], ended[rows])
         rewards[rows] = scores.rewards
-        self._returns[rows] += scores.rewards
-        for name, values in scores.components.items():
-            self._totals[name][rows] += values
+        if self.render_mode is not None:
+            self._returns[rows] += scores.rewards
+        if totals is not None:
+            for name, values in scores.components.items():
+                totals[name][rows] += values
+        return scores.components
 
-    def _end_info(self, rows: IntArray) -> dict[str, Any]:
+    def _end_info(self, rows: IntArray, mask: BoolArray, components: dict[str, np.ndarray]) -> dict[str, Any]:
         last = self._flat[self._starts[rows] + self._lengths[rows] - 1]
-        return self._info_of(
-            rows,
-            {name: total[rows] for name, total in self._totals.items()}
-            | {"eos": self.mdp.is_eos[last], "prompt_id": self._prompt_ids[rows]},
-        )
-
-    def _start_info(self, rows: IntArray) -> dict[str, Any]:
-        return self._info_of(rows, {"prompt_id": self._prompt_ids[rows]})
-
-    def _info_of(self, rows: IntArray, values: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Values of some rows as arrays of N entries with their masks; 0 elsewhere."""
-        info = {}
+        values = components | {"eos": self.mdp.is_eos[last], "prompt_id": self._prompt_ids[rows]}
+        info: dict[str, Any] = {}
         for name, value in values.items():
-            info[name], info[f"_{name}"] = np.zeros(self.num_envs, value.dtype), np.zeros(self.num_envs, bool)
-            info[name][rows], info[f"_{name}"][rows] = value, True
+            info[name], info[f"_{name}"] = self._spread(rows, value), mask
         return info
+
+    def _start_info(self, rows: IntArray, mask: BoolArray) -> dict[str, Any]:
+        return {"prompt_id": self._spread(rows, self._prompt_ids[rows]), "_prompt_id": mask}
+
+    def _spread(self, rows: IntArray, values: np.ndarray) -> np.ndarray:
+        """Values of some rows as an array of N entries, 0 elsewhere."""
+        array = np.zeros(self.num_envs, values.dtype)
+        array[rows] = values
+        return array
 
     def _start(self, rows: IntArray) -> None:
         """Begin the next episode of `rows`."""
-        width, ids = self.mdp.max_prompt_tokens, self._pins[rows]
-        unpinned = ids < 0
-        ids[unpinned] = self._schedule.advance(rows[unpinned], self.np_random)
+        if self._any_pin:
+            ids = self._pins[rows]
+            unpinned = ids < 0
+            ids[unpinned] = self._schedule.advance(rows[unpinned], self.np_random)
+        else:
+            ids = self._schedule.advance(rows, self.np_random)
         self._prompt_ids[rows] = ids
-        self._cells[rows, width:] = self.mdp.pad_id
-        self._cells[rows, :width] = self.task.prompts.rows(ids)
-        self._num_live += int(np.count_nonzero(~self._live[rows]))
-        self._lengths[rows], self._live[rows], self._returns[rows] = 0, True, 0.0
-        for total in self._totals.values():
-            total[rows] = 0.0
+        self._cells[rows] = self.task.prompts.observations(ids)
+        self._lengths[rows] = 0
+        if self.render_mode is not None:
+            self._returns[rows] = 0.0
+        if self.scorer.per_token:
+            for total in self._totals.values():
+                total[rows] = 0.0
 
     def _reset_mask(self, mask: Any) -> BoolArray:
         if mask is None:
@@ -251,19 +263,25 @@ class PromptSchedule:
     def restart(self) -> None:
         """Forget all rounds; every row starts at round 0."""
         self._episodes = np.zeros(len(self._groups), np.int64)  # (N,) rounds each row has used
-        self._rounds = np.empty(
-            (0, self._groups[-1] + 1), np.int64
-        )  # prompt ids; rounds that all rows used are dropped
+        self._rounds = np.empty((0, self._groups[-1] + 1), np.int64)  # (rounds not yet used by all, groups) prompt ids
         self._dropped = 0
 
     def advance(self, rows: IntArray, rng: np.random.Generator) -> IntArray:
         """The next prompt ids of `rows`, (len(rows),)."""
         if not len(rows):
             return rows
-        wanted = self._episodes[rows]
-        while self._dropped + len(self._rounds) <= wanted.max():
-            used, self._dropped = self._dropped, int(self._episodes.min())
-            drawn = self._prompts.draw(rng, self._rounds.shape[1])
-            self._rounds = np.concatenate([self._rounds[self._dropped - used :], drawn[None]])
-        self._episodes[rows] = wanted + 1
-        return self._rounds[wanted - self._dropped, self._groups[rows]]
+        wanted, groups = self._episodes[rows], self._groups[rows]
+        while True:
+            try:
+                chosen = self._rounds[wanted - self._dropped, groups]
+            except IndexError:  # the fastest row needs a round that is not drawn yet
+                self._draw_round(rng)
+            else:
+                self._episodes[rows] = wanted + 1
+                return chosen
+
+    def _draw_round(self, rng: np.random.Generator) -> None:
+        """Append the next round, and drop those that every row has used."""
+        used, self._dropped = self._dropped, int(self._episodes.min())
+        drawn = self._prompts.draw(rng, self._rounds.shape[1])
+        self._rounds = np.concatenate([self._rounds[self._dropped - used :], drawn[None]])

@@ -28,7 +28,7 @@ class ScorerError(ValueError):
     """A scorer failed, or returned something that is not one finite float per row."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Generations:
     """n rows to score.
 
@@ -39,6 +39,7 @@ class Generations:
         observations: (n, P + T) int64, the rows after their newest token.
         prompt_ids: (n,) rows of the prompt table; the same id, the same prompt.
         rows: (n,) which row of the vector env each one is.
+        lengths: (n,) completion tokens, EOS included.
         ended: (n,) whether the row ended with its newest token; all True unless the scorer pays per token.
     """
 
@@ -48,6 +49,7 @@ class Generations:
     observations: IntArray
     prompt_ids: IntArray
     rows: IntArray
+    lengths: IntArray
     ended: BoolArray
 
     def __len__(self) -> int:
@@ -63,13 +65,9 @@ class Generations:
             self.observations[mask],
             self.prompt_ids[mask],
             self.rows[mask],
+            self.lengths[mask],
             self.ended[mask],
         )
-
-    @cached_property
-    def lengths(self) -> IntArray:
-        """(n,) completion tokens, EOS included."""
-        return self.mdp.completion_lengths(self.observations)
 
     @cached_property
     def completion_ids(self) -> list[list[int]]:
@@ -104,7 +102,7 @@ class Generations:
         return self.table.columns(self.prompt_ids)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scores:
     """What an env pays and what it reports.
 
@@ -138,7 +136,7 @@ class Scorer(ABC):
         Raises:
             ScorerError: `score` raised, or its values are not one finite float per row.
         """
-        if self.per_token or generations.ended.all():
+        if self.per_token or np.count_nonzero(generations.ended) == len(generations):  # faster than all()
             values = self._checked(generations)
         else:
             values = np.zeros(len(generations))
@@ -184,7 +182,7 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
                     f"scorer {name!r} returned {value!r} ({type(value).__name__}), {_where(generations, row)}"
                 )
             values[row] = value
-    if not np.isfinite(values).all():
+    if np.count_nonzero(np.isfinite(values)) < len(values):
         row = int(np.argmin(np.isfinite(values)))
         raise ScorerError(f"scorer {name!r} returned {values[row]}, {_where(generations, row)}")
     return values
