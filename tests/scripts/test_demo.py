@@ -27,12 +27,12 @@ def row(out, name):
 
 
 def test_a_short_demo_improves_and_shows_everything(tmp_path):
-    """A tenth of the demo: reward up by more than four standard errors (0.04 each before and after)."""
-    out = run(tmp_path, "--total-timesteps", "12000", "--threads", "1")
+    """Under a third of the demo: reward up by more than four standard errors (0.04 each before and after)."""
+    out = run(tmp_path, "--total-timesteps", "30000", "--threads", "1")
     before, _, after, _ = row(out, "reward")
     assert before < 0.25 and after > before + 0.15
     assert len(re.findall(r"^[+-]\d\.\d{3} \[", out, re.M)) == 12  # six samples before, six after
-    assert REINFORCE.load(tmp_path / "demo" / "checkpoint", device="cpu").num_timesteps >= 12_000
+    assert REINFORCE.load(tmp_path / "demo" / "checkpoint", device="cpu").num_timesteps >= 30_000
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
         self._cells = np.full((num_envs, width), self.mdp.pad_id, np.int64)
-        self._flat = self._cells.reshape(-1)  # the same memory
+        self._flat, self._empty = self._cells.reshape(-1), self._cells.copy()  # the same memory, and all pad for ever
         # glibc hands freed memory back to the system beyond twice the largest block freed so far. Free a larger block
         # once, or each step's arrays may be mapped and faulted in anew (5 times slower at N=1024).
         np.empty((8, *self._cells.shape), np.int64)
@@ -103,7 +103,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         self._start(rows)
         self._live[rows] = True
         self._num_live = int(self._live.sum())
-        return self._cells.copy(), self._start_info(rows, mask.copy())
+        return self._cells.copy(), self._info_of(rows, mask.copy(), {"prompt_id": self._prompt_ids[rows]})
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Append one token to every row, (N,) integers.
@@ -114,7 +114,8 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         """
         mdp = self.mdp
         rows: Any = slice(None) if self._num_live == self.num_envs else self._live.nonzero()[0]
-        tokens = self._check(np.asarray(actions), rows)
+        actions = np.asarray(actions)
+        tokens = self._check(actions, rows)
         lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
         self._lengths[rows] = lengths
         ended = row_ended if len(row_ended) == self.num_envs else self._spread(rows, row_ended)
@@ -127,17 +128,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         elif len(over):
             components = self._pay(rewards, ended, over)
         if len(over):
-            info = self._end_info(over, ended.copy(), components)
-            if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP:
-                final_obs = np.full(self._cells.shape, mdp.pad_id, np.int64)
-                final_obs[over] = self._cells[over]
-                mask = info["_prompt_id"]  # one array serves as every mask
-                info = {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask}
-                self._start(over)
-                info |= self._start_info(over, mask)
-            else:
-                self._live[over] = False
-                self._num_live -= len(over)
+            info = self._end(over, ended, components | {"eos": mdp.is_eos[actions[over]]})
         return self._cells.copy(), rewards, ended, np.zeros(self.num_envs, bool), info
 
     def action_masks(self) -> BoolArray:
@@ -199,16 +190,26 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
                 totals[name][rows] += values
         return scores.components
 
-    def _end_info(self, rows: IntArray, mask: BoolArray, components: dict[str, np.ndarray]) -> dict[str, Any]:
-        last = self._flat[self._starts[rows] + self._lengths[rows] - 1]
-        values = components | {"eos": self.mdp.is_eos[last], "prompt_id": self._prompt_ids[rows]}
+    def _end(self, rows: IntArray, ended: BoolArray, components: dict[str, np.ndarray]) -> dict[str, Any]:
+        """End the episodes of `rows`, and under SameStep begin the next ones; returns the step's info."""
+        mask = ended.copy()  # one array serves as every mask
+        info = self._info_of(rows, mask, components | {"prompt_id": self._prompt_ids[rows]})
+        if self.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
+            self._live[rows] = False
+            self._num_live -= len(rows)
+            return info
+        final_obs = self._empty.copy()
+        final_obs[rows] = self._cells[rows]
+        info = {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask}
+        self._start(rows)
+        return info | self._info_of(rows, mask, {"prompt_id": self._prompt_ids[rows]})
+
+    def _info_of(self, rows: IntArray, mask: BoolArray, values: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Values of some rows as arrays of N entries, each with the mask of these rows."""
         info: dict[str, Any] = {}
         for name, value in values.items():
             info[name], info[f"_{name}"] = self._spread(rows, value), mask
         return info
-
-    def _start_info(self, rows: IntArray, mask: BoolArray) -> dict[str, Any]:
-        return {"prompt_id": self._spread(rows, self._prompt_ids[rows]), "_prompt_id": mask}
 
     def _spread(self, rows: IntArray, values: np.ndarray) -> np.ndarray:
         """Values of some rows as an array of N entries, 0 elsewhere."""

@@ -172,10 +172,10 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
         raise ScorerError(
             f"scorer {name!r} returned {got} for {len(generations)} rows; it must return one float per row"
         )
-    values = np.empty(len(array))
     if array.dtype.kind in "fiub":
-        values[:] = array
+        values = array.astype(np.float64)
     else:
+        values = np.empty(len(array))
         for row, value in enumerate(array.tolist()):
             if not isinstance(value, numbers.Real):
                 raise ScorerError(
