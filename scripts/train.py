@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EveryNTimesteps
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, make_output_format
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE
@@ -173,8 +173,12 @@ def train(args: Reinforce) -> EpisodicAlgorithm:
     """Train, and write `out`/checkpoint whatever ends the training."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if not args.resume and (args.out / "checkpoint").exists():
+        raise FileExistsError(f"{args.out} holds a checkpoint; go on from it with --resume, or choose another --out")
     agent = args.agent()
-    agent.set_logger(configure(str(args.out), ["csv", "tensorboard"]))
+    suffix = f"-{agent.num_timesteps}" if args.resume else ""  # a resumed run keeps the earlier progress.csv
+    formats = [make_output_format(name, str(args.out), suffix) for name in ("csv", "tensorboard")]
+    agent.set_logger(Logger(str(args.out), formats))
     stop = StopOnSignal()
     callbacks: list[BaseCallback] = [stop, ShowProgress(args.samples_every)]
     if args.checkpoint_every:

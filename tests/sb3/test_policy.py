@@ -176,3 +176,16 @@ def test_bfloat16_trains_against_the_training_forward():
     fresh = made.sample_episodes(32)
     _, log_probs, _ = made.policy.evaluate_actions(fresh.rows, fresh.actions)
     assert torch.equal(log_probs[fresh.mask], fresh.log_probs[fresh.mask])
+
+
+def test_the_buffer_hands_out_each_episode_once():
+    made = agent(n=16)
+    made.learn(1)
+    rows = made.rollout_buffer.episodes.rows
+    batches = list(made.rollout_buffer.get(5))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 1]
+    handed_out = torch.cat([batch.rows for batch in batches])
+    assert sorted(handed_out.tolist()) == sorted(rows.tolist()) and not torch.equal(handed_out, rows)
+    made.rollout_buffer.reset()
+    with pytest.raises(RuntimeError, match="0 of 1 rounds"):
+        made.rollout_buffer.episodes  # noqa: B018

@@ -53,7 +53,12 @@ def test_train_writes_logs_checkpoint_and_samples_and_resumes(model, tmp_path):
     saved = json.loads((tmp_path / "run" / "checkpoint" / "algorithm.json").read_text())
     assert saved["env_id"] == "TextGenChars-v0" and saved["num_timesteps"] >= 1500
 
+    first = (tmp_path / "run" / "progress.csv").read_text()
+    done = subprocess.run(command(model, *options), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "holds a checkpoint; go on from it with --resume" in done.stderr
     run(model, tmp_path, *options, "--resume")
+    assert (tmp_path / "run" / "progress.csv").read_text() == first
+    assert (tmp_path / "run" / f"progress-{saved['num_timesteps']}.csv").is_file()
     again = json.loads((tmp_path / "run" / "checkpoint" / "algorithm.json").read_text())
     assert again["num_timesteps"] >= saved["num_timesteps"] + 1500 and again["n_updates"] > saved["n_updates"]
 
