@@ -59,7 +59,7 @@ import sys, json
 sys.modules["stable_baselines3"] = None
 try:
     import textgym.sb3
-except ModuleNotFoundError as error:
+except ImportError as error:
     print(json.dumps(str(error)))
 """
     assert 'pip install "textgym[agents]"' in run(code)

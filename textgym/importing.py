@@ -1,4 +1,4 @@
-"""Import strings and spelling hints: `"module:attribute"` in kwargs keeps an env's spec JSON."""
+"""Import strings (`"module:attribute"` in kwargs keeps an env's spec JSON), optional packages, spelling hints."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def import_string(path: str, what: str) -> Any:
         raise ValueError(
             f"{what} {path!r}: module {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
         ) from error
+
+
+def require(module: str, extra: str) -> Any:
+    """Import a module, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise  # the package is there; something that it needs is not
+        raise ImportError(f'the package {module} is missing: pip install "textgym[{extra}]"') from error
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

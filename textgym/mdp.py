@@ -16,6 +16,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from textgym.importing import require
+
 if TYPE_CHECKING:
     import torch
 
@@ -164,9 +166,11 @@ def model_inputs(observations: IntArray | torch.Tensor, pad_id: int) -> dict[str
 
     Returns:
         `input_ids` (empty cells become 0), `attention_mask` and `position_ids`, each (N, L) int64.
-    """
-    import torch
 
+    Raises:
+        ImportError: torch is missing.
+    """
+    torch = require("torch", "agents")
     rows = torch.atleast_2d(torch.as_tensor(observations))
     real = rows != pad_id  # (N, P + T)
     order = real.to(torch.int8).argsort(dim=-1, stable=True)[:, -int(real.sum(-1).max()) :]  # empty cells first

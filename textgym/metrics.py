@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from textgym.importing import require
+
 T = TypeVar("T")
 
 
@@ -54,10 +56,9 @@ def self_bleu(texts: Sequence[str], max_references: int = 63) -> float:
     """
     if len(texts) < 2 or max_references < 1:
         raise ValueError(f"self-BLEU of {len(texts)} texts with max_references={max_references}: it needs 2 and 1")
-    try:
-        from sacrebleu.metrics import BLEU
-    except ModuleNotFoundError as error:
-        raise ImportError('self_bleu needs sacrebleu: pip install "textgym[agents]"') from error
+    require("sacrebleu", "agents")
+    from sacrebleu.metrics import BLEU
+
     bleu, chosen = BLEU(effective_order=True), evenly_spaced(texts, max_references + 1)
     scores = [bleu.sentence_score(text, chosen[:i] + chosen[i + 1 :]).score for i, text in enumerate(chosen)]
     return min(sum(scores) / len(scores) / 100, 1.0)

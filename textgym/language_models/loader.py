@@ -8,7 +8,6 @@ policy is trained) and device maps (`device` is one device).
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import io
 import os
@@ -17,7 +16,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textgym.importing import did_you_mean
+from textgym.importing import did_you_mean, require
 
 if TYPE_CHECKING:
     import torch
@@ -52,12 +51,12 @@ def load_model(
         FileNotFoundError: If a path leads to no model.
         ImportError: If a package is missing; the message names the extra to install.
     """
-    torch = _require("torch", "agents")
+    torch = require("torch", "agents")
     resolved = _torch_dtype(torch, dtype)
     if isinstance(model, torch.nn.Module):
         return model.to(device=device, dtype=resolved).eval()
     source = _resolve(model)
-    transformers = _require("transformers", "agents")
+    transformers = require("transformers", "agents")
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
     if kwargs and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -73,7 +72,7 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
 
     The tokenizer of a loaded model is looked for where the model came from, its `name_or_path`.
     """
-    transformers = _require("transformers", "agents")
+    transformers = require("transformers", "agents")
     if not isinstance(model, str | Path):
         kind, model = type(model).__name__, getattr(model, "name_or_path", "")
         if not model:
@@ -94,16 +93,6 @@ def load_model_and_tokenizer(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Both `load_model` and `load_tokenizer`."""
     return load_model(model, device=device, dtype=dtype), load_tokenizer(model)
-
-
-def _require(module: str, extra: str) -> Any:
-    """Import a module, or say which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise  # the package is there; something that it needs is not
-        raise ImportError(f'the package {module} is missing: pip install "textgym[{extra}]"') from error
 
 
 def _torch_dtype(torch: Any, dtype: str | torch.dtype | None) -> torch.dtype | None:
