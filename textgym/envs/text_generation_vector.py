@@ -103,7 +103,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         self._start(rows)
         self._live[rows] = True
         self._num_live = int(self._live.sum())
-        return self._cells.copy(), self._info_of(rows, mask.copy(), {"prompt_id": self._prompt_ids[rows]})
+        return self._cells.copy(), self._prompt_info(mask.copy())
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Append one token to every row, (N,) integers.
@@ -193,7 +193,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
     def _end(self, rows: IntArray, ended: BoolArray, components: dict[str, np.ndarray]) -> dict[str, Any]:
         """End the episodes of `rows`, and under SameStep begin the next ones; returns the step's info."""
         mask = ended.copy()  # one array serves as every mask
-        info = self._info_of(rows, mask, components | {"prompt_id": self._prompt_ids[rows]})
+        info = self._info_of(rows, mask, components) | self._prompt_info(mask)
         if self.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
             self._live[rows] = False
             self._num_live -= len(rows)
@@ -202,7 +202,10 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         final_obs[rows] = self._cells[rows]
         info = {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask}
         self._start(rows)
-        return info | self._info_of(rows, mask, {"prompt_id": self._prompt_ids[rows]})
+        return info | self._prompt_info(mask)
+
+    def _prompt_info(self, mask: BoolArray) -> dict[str, Any]:
+        return {"prompt_id": self._prompt_ids.copy(), "_prompt_id": mask}
 
     def _info_of(self, rows: IntArray, mask: BoolArray, values: dict[str, np.ndarray]) -> dict[str, Any]:
         """Values of some rows as arrays of N entries, each with the mask of these rows."""
