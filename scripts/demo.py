@@ -71,8 +71,8 @@ def draw_curve(out: Path) -> Path:
 def report(before: Evaluation, after: Evaluation) -> None:
     """Print the two evaluations side by side."""
     table = Table(title=f"{before.episodes} fresh texts each", title_justify="left")
-    for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left")
     rows = {
         "reward": lambda e: f"{e.reward.mean:+.3f} ± {e.reward.standard_error:.3f}",
         "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.mean, 2) + 0.0:.2f}",

@@ -73,7 +73,7 @@ class TextGenerationEnv(gym.Env[Any, Any]):
     * v0: first version.
     """  # noqa: E501 (the table is a documentation page)
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 30}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 30}
 
     def __init__(self, render_mode: str | None = None, **task: Any):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:

@@ -22,7 +22,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
 
     Observations are `(N, P + T)` int64 copies, rewards `(N,)` float64, `terminations` and `truncations` `(N,)` bool.
     Every value in `info` is an array of N entries with a mask of the same name behind an underscore, as in
-    `gymnasium.vector.SyncVectorEnv`.
+    `gymnasium.vector.SyncVectorEnv`; `prompt_id` is that of every row.
 
     Autoreset:
         `"SameStep"`: a row that ends starts its next episode in the same step. `info["final_obs"]` is then a numeric
