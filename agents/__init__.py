@@ -1,5 +1,6 @@
 """Baseline agents, each an algorithm of stable-baselines3's kind on `textgym.sb3`."""
 
-from agents.reinforce import REINFORCE
+from agents.ppo import PPO
+from agents.reinforce import GRPO, REINFORCE, RLOO
 
-__all__ = ["REINFORCE"]
+__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO"]

@@ -1,22 +1,22 @@
-"""REINFORCE for language models: one policy-gradient step per rollout of complete episodes."""
+"""REINFORCE, RLOO and GRPO: whole-episode returns against a baseline from the prompt's group, without a value head."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
+from stable_baselines3.common.type_aliases import Schedule
 
-from agents.losses import policy_gradient_loss
-from agents.returns import Baseline, baselines, returns_to_go
-from textgym.sb3 import Episodes, EpisodicAlgorithm, TokenPolicy
+from agents.policy_gradient import KLPenalty, PolicyGradient, check_choice
+from agents.returns import Baseline, baselines, group_deviations, returns_to_go
+from textgym.sb3 import Episodes, TokenPolicy
 
 
-class REINFORCE(EpisodicAlgorithm):
-    """Williams' REINFORCE with a group baseline and a KL penalty to the frozen reference model.
+class REINFORCE(PolicyGradient):
+    """Williams' REINFORCE: one gradient step per rollout, with a group baseline and a KL penalty to the reference.
 
-    The reward of token t is r_t - kl_coef * (log pi(a_t | s_t) - log a(a_t | s_t)): the k1 estimator of KL(pi || a) in
-    nats, as a penalty *in the reward*, where it is unbiased (k3 is only logged). A token's weight is its episode's
-    return minus the baseline of its prompt's group; the loss is the mean over real tokens, EOS included.
+    A token's advantage is its episode's return minus the baseline of its prompt's group; the loss is the mean over real
+    tokens, EOS included.
 
     Example:
         >>> from agents import REINFORCE
@@ -27,21 +27,15 @@ class REINFORCE(EpisodicAlgorithm):
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
         model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
-        kl_coef: weight of the KL penalty, in reward per nat.
         baseline: `"leave_one_out"`, `"mean"` or `"none"`, within the prompt's group.
         reward_to_go: weigh a token by the rewards from it on, instead of the whole episode's.
-        **kwargs: see `EpisodicAlgorithm`.
+        **kwargs: see `PolicyGradient`.
 
     Raises:
-        ValueError: an unknown baseline, or what `EpisodicAlgorithm` raises.
+        ValueError: an unknown baseline, or what `PolicyGradient` raises.
     """
 
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        *EpisodicAlgorithm.hyperparameters,
-        "kl_coef",
-        "baseline",
-        "reward_to_go",
-    )
+    hyperparameters: ClassVar[tuple[str, ...]] = (*PolicyGradient.hyperparameters, "baseline", "reward_to_go")
 
     def __init__(
         self,
@@ -49,30 +43,90 @@ class REINFORCE(EpisodicAlgorithm):
         env: Any,
         model: Any = None,
         *,
-        kl_coef: float = 0.05,
         baseline: Baseline = "leave_one_out",
         reward_to_go: bool = False,
         **kwargs: Any,
     ):
-        if baseline not in get_args(Baseline):
-            raise ValueError(f"baseline is {baseline!r}; accepted are {list(get_args(Baseline))}")
-        self.kl_coef, self.baseline, self.reward_to_go = kl_coef, baseline, reward_to_go
+        check_choice("baseline", baseline, Baseline)
+        self.baseline, self.reward_to_go = baseline, reward_to_go
         super().__init__(policy, env, model, **kwargs)
 
-    def train(self) -> None:
-        """One gradient step on the rollout's episodes."""
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        episodes = self.rollout_buffer.episodes
-        self.gradient_step(
-            episodes.replace(advantages=self.advantages(episodes)),
-            lambda piece, values, log_probs, entropies: policy_gradient_loss(log_probs, piece.advantages),
-        )
-
-    def advantages(self, episodes: Episodes) -> torch.Tensor:
-        """Each token's weight, (E, T), 0 at padding."""
-        rewards = episodes.rewards - self.kl_coef * (episodes.log_probs - episodes.reference_log_probs)
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """Advantages as the class says."""
         returns = returns_to_go(rewards, self.gamma)  # (E, T)
         weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
         baseline = baselines(returns[:, 0], episodes.prompt_ids, self.baseline)
-        return (weights - baseline[:, None]) * episodes.mask
+        return episodes.replace(advantages=(weights - baseline[:, None]) * episodes.mask)
+
+
+class RLOO(REINFORCE):
+    """REINFORCE with the leave-one-out baseline (Kool et al. 2019, Ahmadian et al. 2024), which keeps it unbiased.
+
+    Args:
+        policy: as for REINFORCE.
+        env: as for REINFORCE.
+        model: as for REINFORCE.
+        **kwargs: see `REINFORCE`; `baseline` is fixed.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = tuple(n for n in REINFORCE.hyperparameters if n != "baseline")
+
+    def __init__(self, policy: str | type[TokenPolicy], env: Any, model: Any = None, **kwargs: Any):
+        super().__init__(policy, env, model, baseline="leave_one_out", **kwargs)
+
+
+class GRPO(REINFORCE):
+    """GRPO (Shao et al. 2024): advantages normalised in the group, and PPO's clipped loss.
+
+    A = (G - mean of the group) / (standard deviation of the group + 1e-4). Dividing by the deviation weighs prompts that
+    are nearly always or nearly never solved more than the others; `scale_advantages=False` leaves it out (Liu et al.
+    2025).
+
+    Args:
+        policy: as for REINFORCE.
+        env: as for REINFORCE.
+        model: as for REINFORCE.
+        n_epochs: passes over the rollout.
+        clip_range: of the clipped loss.
+        kl_coef: weight of the KL penalty.
+        kl_penalty: the paper's `"k3"`, in the loss.
+        loss_normalization: the paper's `"sequence"`, the mean of the episodes' means, favours long wrong answers.
+        scale_advantages: divide by the group's standard deviation.
+        **kwargs: see `PolicyGradient`.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (*RLOO.hyperparameters, "scale_advantages")
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Any = None,
+        *,
+        n_epochs: int = 1,
+        clip_range: float | Schedule | None = 0.2,
+        kl_coef: float = 0.04,
+        kl_penalty: KLPenalty = "k3",
+        scale_advantages: bool = True,
+        **kwargs: Any,
+    ):
+        self.scale_advantages = scale_advantages
+        super().__init__(
+            policy,
+            env,
+            model,
+            baseline="mean",
+            n_epochs=n_epochs,
+            clip_range=clip_range,
+            kl_coef=kl_coef,
+            kl_penalty=kl_penalty,
+            **kwargs,
+        )
+
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """Advantages as the class says."""
+        episodes = super().with_advantages(episodes, rewards)
+        if not self.scale_advantages:
+            return episodes
+        deviations = group_deviations(returns_to_go(rewards, self.gamma)[:, 0], episodes.prompt_ids)
+        return episodes.replace(advantages=episodes.advantages / (deviations[:, None] + 1e-4))

@@ -1,6 +1,6 @@
-"""Returns and baselines of batches of episodes: pure functions of tensors.
+"""Returns, advantages and baselines of batches of episodes: pure functions of tensors.
 
-Notation: E episodes of up to T tokens; G_t = sum_{s >= t} gamma^(s - t) r_s.
+Notation: E episodes of up to T tokens; per-token arrays are 0 behind an episode's end.
 """
 
 from __future__ import annotations
@@ -13,13 +13,39 @@ Baseline = Literal["none", "mean", "leave_one_out"]
 
 
 def returns_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
-    """G_t of every step: (E, T) rewards, 0 behind an episode's end -> (E, T)."""
+    """G_t = sum_{s >= t} gamma^(s - t) r_s of every step: (E, T) -> (E, T)."""
     returns = torch.empty_like(rewards)
     running = torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
         running = rewards[:, t] + gamma * running
         returns[:, t] = running
     return returns
+
+
+def generalized_advantages(
+    rewards: torch.Tensor, values: torch.Tensor, gamma: float, gae_lambda: float
+) -> torch.Tensor:
+    """A_t = sum_{s >= t} (gamma lambda)^(s - t) (r_s + gamma V_{s+1} - V_s), V = 0 at the end (Schulman et al. 2016).
+
+    Args:
+        rewards: (E, T)
+        values: (E, T)
+        gamma: discount factor.
+        gae_lambda: 1 gives the return minus the value, 0 the one-step error.
+
+    Returns:
+        (E, T)
+    """
+    next_values = torch.nn.functional.pad(values[:, 1:], (0, 1))
+    return returns_to_go(rewards + gamma * next_values - values, gamma * gae_lambda)
+
+
+def whiten(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and standard deviation 1 over real tokens; (E, T), 0 at padding. A single token stays as it is."""
+    real = advantages[mask]
+    if len(real) < 2:
+        return advantages
+    return (advantages - real.mean()) / (real.std() + 1e-8) * mask
 
 
 def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -> torch.Tensor:
@@ -53,3 +79,14 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
             "num_generations=2 or more, or choose baseline='mean' or 'none'"
         )
     return (sums[group] - returns) / (sizes[group] - 1)
+
+
+def group_deviations(returns: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
+    """The standard deviation of each episode's group, (E,): the root of the mean squared distance from its mean.
+
+    Args:
+        returns: (E,) whole-episode returns.
+        prompt_ids: (E,) int64; episodes of one prompt are a group.
+    """
+    squared = (returns - baselines(returns, prompt_ids, "mean")) ** 2
+    return baselines(squared, prompt_ids, "mean").sqrt()

@@ -28,8 +28,8 @@ import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import Sample, env_of, read_saved, show_sample
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
+from textgym.sb3.checkpoints import saved_reference
 
-ENTROPY_MICRO_BATCH = 32  # episodes per forward pass, where the agent has no micro_batch_size
 PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
 
 
@@ -106,8 +106,9 @@ def evaluate(agent: EpisodicAlgorithm, episodes: int, samples: int = 4) -> Evalu
     task = agent.env.get_attr("task")[0]
     entropy = 0.0
     with torch.no_grad():
-        for piece in batch.split(agent.micro_batch_size or ENTROPY_MICRO_BATCH):
-            entropy += agent.policy.evaluate_episodes(piece.rows, piece.actions)[2].double().sum().item()
+        for index in batch.pieces(agent.micro_batch_size):
+            terms = agent.policy.evaluate_episodes(batch.rows[index], batch.actions[index])
+            entropy += terms[2].double().sum().item()
     rows, lengths = batch.rows.cpu().numpy(), batch.lengths.tolist()
     completions = [ids[:n] for ids, n in zip(batch.actions.tolist(), lengths, strict=True)]
     texts, rewards = task.tokenizer.decode_batch(completions), batch.rewards.sum(-1)
@@ -171,7 +172,9 @@ def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, dict[str, Any], str]
     env_id, kwargs = env_of(saved, args.env_id, args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
     n_envs = args.n_envs or max(d for d in range(1, min(args.episodes, 64) + 1) if args.episodes % d == 0)
     env = gym.make_vec(env_id, num_envs=n_envs, **({"autoreset_mode": "Disabled"} | kwargs))
-    reference = args.reference or (saved and (saved["reference"] or f"{model}/reference")) or model
+    reference = args.reference or (saved_reference(Path(model), saved) if saved else model)
+    if reference is None:
+        raise ValueError(f"the checkpoint {model!r} keeps no reference; name one with --reference")
     if args.reference is not None:
         TokenPolicy.kwargs_for(env, reference)  # refuses a model that means other tokens by the same ids
     agent = EpisodicAlgorithm(
@@ -181,6 +184,7 @@ def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, dict[str, Any], str]
         reference=reference,
         micro_batch_size=args.micro_batch_size,
         dtype=args.dtype,
+        policy_kwargs=saved["arguments"]["policy_kwargs"] if saved else None,
         seed=args.seed,
         device=args.device,
     )

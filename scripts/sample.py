@@ -82,7 +82,7 @@ def samples(args: Args) -> Iterator[Sample]:
         env.single_observation_space,
         env.single_action_space,
         lambda _: 0.0,  # nothing is trained
-        **TokenPolicy.kwargs_for(env, model),
+        **TokenPolicy.kwargs_for(env, model, **(saved["arguments"]["policy_kwargs"] if saved else {})),
     ).to(get_device(args.device))
     policy.set_training_mode(False)
     set_random_seed(args.seed)

@@ -79,3 +79,27 @@ def small_gpt2(vocab_size: int = 5, seed: int = 0):
         vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.2, resid_pdrop=0.3
     )
     return GPT2LMHeadModel(config).eval()
+
+
+def episodes_of(rewards, log_probs, prompt_ids, rows=None, values=None):
+    """Episodes of up to three tokens; a reward of None is padding."""
+    import torch
+
+    from textgym.sb3 import Episodes
+
+    mask = torch.tensor([[r is not None for r in row] for row in rewards])
+    zeros = torch.zeros(mask.shape)
+    return Episodes(
+        rows=torch.zeros(len(rewards), 9, dtype=torch.int64) if rows is None else torch.tensor(rows),
+        mask=mask,
+        row_lengths=mask.sum(-1),
+        prompt_ids=torch.tensor(prompt_ids),
+        components=torch.zeros(len(rewards), 1),
+        rewards=torch.tensor([[0.0 if r is None else r for r in row] for row in rewards]),
+        sampled_log_probs=torch.tensor(log_probs),
+        log_probs=torch.tensor(log_probs),
+        values=zeros if values is None else torch.tensor(values),
+        reference_log_probs=zeros,
+        advantages=zeros,
+        returns=zeros,
+    )

@@ -121,6 +121,12 @@ class TextMDP:
         """Number of completion tokens written so far, EOS included: (..., P + T) -> (...)."""
         return (observations[..., self.max_prompt_tokens :] != self.pad_id).sum(-1)
 
+    def ended(self, observations: IntArray) -> BoolArray:
+        """Whether each episode is over, by EOS or by length: (..., P + T) -> (...)."""
+        lengths = self.completion_lengths(observations)
+        newest = np.take_along_axis(observations, (self.max_prompt_tokens + lengths - 1)[..., None], -1)[..., 0]
+        return self.is_full[lengths] | ((lengths > 0) & np.append(self.is_eos, False)[newest])
+
     def action_masks(self, lengths: IntArray | int) -> BoolArray:
         """The tokens that may be chosen after `lengths` completion tokens: (...) -> (..., V)."""
         too_short = np.asarray(lengths)[..., None] < self.min_new_tokens

@@ -9,9 +9,8 @@ import torch
 from stable_baselines3.common.logger import configure
 
 from agents import REINFORCE
-from tests.conftest import CHARACTERS, count_tokens, small_llama
+from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
 from textgym.language_models.forward import episode_logits
-from textgym.sb3 import Episodes
 
 BINARY = {
     "tokenizer": {"name": "characters", "alphabet": "ab"},
@@ -29,34 +28,20 @@ def agent(n=8, model=None, env=CHARACTERS, scorer=count_tokens, k=4, **kwargs):
     return algorithm
 
 
-def episodes_of(rewards, kl, prompt_ids):
-    """Episodes of up to three tokens; a reward of None is padding."""
-    mask = torch.tensor([[r is not None for r in row] for row in rewards])
-    fill = torch.tensor([[0.0 if r is None else r for r in row] for row in rewards])
-    n = len(rewards)
-    zeros = torch.zeros(n, 3)
-    return Episodes(
-        rows=torch.zeros(n, 9, dtype=torch.int64),
-        mask=mask,
-        prompt_ids=torch.tensor(prompt_ids),
-        components=torch.zeros(n, 1),
-        rewards=fill,
-        log_probs=torch.tensor(kl),
-        values=zeros,
-        reference_log_probs=zeros,
-        advantages=zeros,
-    )
-
-
 def test_weights_by_hand():
     batch = episodes_of(
         [[0.0, 4.0, None], [0.0, 0.0, 1.0]], [[1.0, -2.0, 0.0], [0.0, 3.0, 1.0]], prompt_ids=[5, 5]
     )  # returns with kl_coef 0.5: 4 - 0.5 (1 - 2) = 4.5 and 1 - 0.5 (3 + 1) = -1
-    whole = agent(kl_coef=0.5).advantages(batch)
+
+    def advantages(**kwargs):
+        made = agent(kl_coef=0.5, **kwargs)
+        return made.with_advantages(batch, made.rewards(batch)).advantages
+
+    whole = advantages()
     assert whole.tolist() == [[5.5, 5.5, 0.0], [-5.5, -5.5, -5.5]]
-    to_go = agent(kl_coef=0.5, reward_to_go=True, baseline="none").advantages(batch)
+    to_go = advantages(reward_to_go=True, baseline="none")
     assert to_go.tolist() == [[4.5, 5.0, 0.0], [-1.0, -1.0, 0.5]]
-    mean = agent(kl_coef=0.5, baseline="mean").advantages(batch)
+    mean = advantages(baseline="mean")
     assert mean.tolist() == [[2.75, 2.75, 0.0], [-2.75, -2.75, -2.75]]
 
 
@@ -70,7 +55,7 @@ def exact_gradient(algorithm, kl_coef):
     outcomes = [list(ids) for ids in itertools.product([0, 1], repeat=3)]
     rows = torch.tensor([[2, *ids] for ids in outcomes])
     log_probs = []
-    for model in (algorithm.policy.model, algorithm.reference):
+    for model in (algorithm.policy.model, algorithm.reference.model):
         logits = episode_logits(model, algorithm.mdp, rows)[..., :2]  # EOS is not allowed
         log_probs.append(logits.log_softmax(-1).gather(-1, rows[:, 1:, None]).squeeze(-1).sum(-1))
     ours, reference = log_probs
@@ -130,12 +115,14 @@ def test_it_learns_a_task_whose_optimum_is_known(seed):
 
 def test_the_kl_penalty_holds_the_policy_back():
     def distance(kl_coef):
-        algorithm = agent(32, k=32, env=CHARACTERS | {"prompts": ["a"]}, kl_coef=kl_coef, learning_rate=3e-3)
+        env = CHARACTERS | {"prompts": ["a"]}
+        algorithm = agent(32, k=32, env=env, kl_coef=kl_coef, learning_rate=3e-3, reference=small_llama())
         algorithm.learn(6_000)
         episodes = algorithm.sample_episodes(256)
         return (episodes.log_probs - episodes.reference_log_probs).sum(-1).mean()
 
-    assert distance(10.0) < 0.1 < 0.5 < distance(0.0)
+    # four seeds gave 0.09 to 0.18, the noise of Adam at this step size, and 2.9 to 6.9
+    assert distance(10.0) < 0.3 < 1.5 < distance(0.0)
 
 
 def test_bad_arguments():

@@ -31,5 +31,5 @@ def test_policy_gradient_loss_and_its_gradient():
     log_probs = torch.tensor([[-1.0, -2.0, 0.0]], requires_grad=True)
     advantages = torch.tensor([[3.0, -1.0, 0.0]])
     loss = policy_gradient_loss(log_probs, advantages)
-    loss.backward()
-    assert loss.item() == 1.0 and log_probs.grad.tolist() == [[-3, 1, 0]]
+    loss.sum().backward()
+    assert loss.tolist() == [[3.0, -2.0, 0.0]] and log_probs.grad.tolist() == [[-3, 1, 0]]

@@ -102,7 +102,7 @@ def test_save_load_predict(tmp_path):
     a, b = (m.policy.get_distribution(torch.from_numpy(obs)).distribution.logits for m in (made, loaded))
     assert torch.equal(a, b)
     assert loaded.learning_rate == 1e-2 and loaded.num_timesteps == made.num_timesteps
-    for a, b in zip(made.reference.parameters(), loaded.reference.parameters(), strict=True):
+    for a, b in zip(made.reference.model.parameters(), loaded.reference.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

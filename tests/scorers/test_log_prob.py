@@ -59,12 +59,20 @@ def test_each_token_as_rows_end(model):
 
 
 def test_the_cache_is_used_as_rows_end(model, monkeypatch):
-    fed, forward = [], model.forward
-    monkeypatch.setattr(model, "forward", lambda **kw: fed.append(kw["input_ids"].shape[1]) or forward(**kw))
+    fed, trunk = [], model.base_model
+    forward = trunk.forward
+
+    def note(*args, **kwargs):
+        if kwargs.get("past_key_values") is not None:  # not the probe that checks the model
+            fed.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(trunk, "forward", note)
     scorer = LogProb(model)
     for step in range(1, BATCH.mdp.max_new_tokens + 1):
         scorer.evaluate(at_step(BATCH, step))
-    assert fed == [BATCH.mdp.max_prompt_tokens] + [1] * (BATCH.mdp.max_new_tokens - 1)
+    # all prompts, then one token of each row that is still asked about: lengths 6, 1, 8 and 2
+    assert fed == [(4, BATCH.mdp.max_prompt_tokens), (3, 1)] + [(2, 1)] * 4 + [(1, 1)] * 2
 
 
 def test_rows_at_different_steps(model):

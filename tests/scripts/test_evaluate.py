@@ -122,7 +122,7 @@ def test_a_checkpoint_brings_its_env_and_reference(checkpoint, model, other_mode
     agent, env_id, _, reference = load_agent(Args(model=checkpoint, episodes=4, device="cpu"))
     assert (env_id, reference) == ("TextGenChars-v0", model)
     assert agent.env.num_envs == 4
-    for ours, path in ((agent.policy.model, other_model), (agent.reference, model)):
+    for ours, path in ((agent.policy.model, other_model), (agent.reference.model, model)):
         theirs = load_model(path).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
     assert evaluate(agent, 64).kl_to_reference.mean > 0.1

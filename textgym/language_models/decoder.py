@@ -1,107 +1,180 @@
-"""Next-token logits under a stateless API at the price of a key-value cache.
+"""Next-token hidden states under a stateless API at the price of a key-value cache.
 
-The decoder compares the observations that it is given with those it has seen. If every row only grew, the new columns
-alone go through the model; anything else is a prefill of all rows. So it needs no reset signal and is right under any
-wrapper. Rows share their columns: it is fast where rows start together (ended rows simply stay as they are), and slow,
-but right, where they are replaced one by one.
+Row i of the observations is compared with what it was in the last call: a row that grew by one token has that token
+fed, a row that is new in any other way is prefilled, and a row that is unchanged or has ended costs nothing. So the
+decoder needs no reset signal, is right under any wrapper, and pays for the tokens that are really generated, however
+unevenly the rows end and are replaced. Rows that begin with the same prompt, such as a prompt group, share its forward
+pass, also where they begin at different times.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from textgym.language_models.forward import check_vocabulary, column_inputs, first_column
-from textgym.mdp import TextMDP
+from textgym.language_models.forward import left_aligned, logits_of, memory_advice
+from textgym.language_models.graphs import GraphedSteps, cuda_graph
+from textgym.language_models.slots import SlotCache
+from textgym.mdp import BoolArray, IntArray, TextMDP
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache, PreTrainedModel
+    from transformers import PreTrainedModel
 
 
-class LockstepDecoder:
-    """A key-value cache whose columns are the columns of the observations.
+class Decoder:
+    """A ragged key-value cache behind a function of observations.
+
+    Memory is bounded: one slot of P + T columns per row, kept until the number of rows changes (`cache_bytes`).
 
     Args:
-        model: a transformers causal LM, in eval mode.
+        model: a transformers causal LM that `check_model` accepts, or its trunk, in eval mode.
         mdp: the MDP of the observations.
-
-    Raises:
-        ValueError: the model embeds fewer tokens than the env's vocabulary has.
     """
 
     def __init__(self, model: PreTrainedModel, mdp: TextMDP):
-        check_vocabulary(model, mdp)
-        self._model, self._mdp = model, mdp
+        self.model, self.mdp = model, mdp
+        self._cache: SlotCache | None = None
+        self._graphs = GraphedSteps(model, cuda_graph) if model.device.type == "cuda" else None
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; call it whenever the weights may have changed."""
-        self._cache: DynamicCache | None = None
-        self._seen = torch.empty(0, 0, dtype=torch.int64)
-        self._first = self._end = 0  # columns [first, end) are in the cache
-        self._logits = torch.empty(0)
-        self._hidden: torch.Tensor | None = None
+        """Forget all rows; call it whenever the weights may have changed."""
+        self._seen: IntArray = np.empty((0, 0), np.int64)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values, for all rows at their full length."""
+        return self._cache.nbytes if self._cache is not None else 0
 
     def logits(self, observations: torch.Tensor) -> torch.Tensor:
-        """Logits of each row's next token: (N, P + T) int64 -> (N, V) float32."""
-        return self.logits_and_hidden(observations, with_hidden=False)[0]
+        """Logits of each row's next token: (N, P + T) int64 -> (N, V) float32; 0 for rows that have ended."""
+        hidden, live = self.hidden(observations)
+        logits = hidden.new_zeros(len(hidden), self.mdp.vocab_size, dtype=torch.float32)
+        with torch.no_grad():
+            logits[live] = logits_of(self.model, hidden[live], self.mdp.vocab_size)
+        return logits
 
     @torch.no_grad()
-    def logits_and_hidden(
-        self, observations: torch.Tensor, with_hidden: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits of each row's next token, and the last hidden state that they were computed from.
+    def hidden(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last hidden state of each row, which the head turns into its next token's logits.
 
         Args:
-            observations: (N, P + T) int64 on the model's device.
-            with_hidden: whether to keep hidden states, (N, H) float32; None otherwise.
+            observations: (N, P + T) int64, on any device.
+
+        Returns:
+            hidden states (N, H), old ones in rows that have ended, and the rows that have not, (N,) bool on the CPU.
         """
-        real = observations != self._mdp.pad_id
-        columns = torch.arange(real.shape[1], device=real.device)
-        last = (real * columns).amax(-1)  # (N,) each row's last token
-        end = int(last.max()) + 1
-        if not self._continues(observations, end, with_hidden):
-            self.reset()
-            self._first = self._end = first_column(self._mdp, observations)
-            self._logits = observations.new_zeros(len(observations), self._mdp.vocab_size, dtype=torch.float32)
-        if end > self._end:
-            self._feed(observations, last, end, with_hidden)
-        self._seen, self._end = observations.clone(), end
-        return self._logits, self._hidden
+        rows = observations.cpu().numpy()
+        if rows.shape != self._seen.shape:
+            self._start(len(rows), rows.shape[1])
+        lengths = self.mdp.completion_lengths(rows)
+        live, grown, fresh = self._compare(rows, lengths)
+        with memory_advice("lower the number of envs (n_envs), max_prompt_tokens or max_new_tokens"):
+            if fresh.any():
+                self._prefill(rows, np.flatnonzero(fresh))
+            if grown.any():
+                self._decode(rows, np.flatnonzero(grown), lengths)
+        self._seen = rows.copy()
+        assert self._hidden is not None
+        return self._hidden, torch.from_numpy(live)
 
-    def _continues(self, observations: torch.Tensor, end: int, with_hidden: bool) -> bool:
-        """Whether the cached columns are still those of `observations`."""
-        return (
-            self._cache is not None
-            and end >= self._end
-            and with_hidden == (self._hidden is not None)
-            and self._seen.shape == observations.shape
-            and self._seen.device == observations.device
-            and torch.equal(self._seen[:, : self._end], observations[:, : self._end])
-        )
+    def _start(self, n: int, width: int) -> None:
+        """Begin with `n` unknown rows."""
+        self._seen = np.full((n, width), -1, np.int64)
+        self._slots = np.arange(n)  # the slot of each row
+        self._hidden: torch.Tensor | None = None
+        self._prompts = np.full((n, self.mdp.max_prompt_tokens), -1, np.int64)  # whose keys the row's slot begins with
+        self._prompt_hidden: torch.Tensor | None = None  # (N, H)
+        if self._cache is None or self._cache.num_slots != n:
+            layers = self.model.config.get_text_config().num_hidden_layers
+            self._cache = SlotCache(layers, n, self.mdp.max_prompt_tokens + self.mdp.max_new_tokens)
 
-    def _feed(self, observations: torch.Tensor, last: torch.Tensor, end: int, with_hidden: bool) -> None:
-        """Run columns [self._end, end) and keep what comes out at each row's last token."""
-        from transformers import DynamicCache
+    def _compare(self, rows: IntArray, lengths: IntArray) -> tuple[BoolArray, BoolArray, BoolArray]:
+        """Which rows have not ended; of these, which grew by one token, and which must be prefilled; each (N,)."""
+        index = np.arange(len(rows))
+        newest = self.mdp.max_prompt_tokens + np.maximum(lengths, 1) - 1
+        ended = self.mdp.ended(rows)
+        changed = rows != self._seen
+        grown = (changed.sum(-1) == 1) & changed[index, newest] & (self._seen[index, newest] == self.mdp.pad_id)
+        return ~ended, grown & ~ended, changed.any(-1) & ~grown & ~ended
 
-        if self._cache is None:
-            self._cache = DynamicCache(config=self._model.config)
-        grown = last >= self._end  # (N,) rows whose last token is among the fed ones
-        keep, index = torch.unique(last[grown] - self._end, return_inverse=True)
-        output = self._model(
-            **column_inputs(self._mdp, observations, self._first, self._end, end),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=keep,
-            output_hidden_states=with_hidden,
-        )
-        # Rows that did not grow keep their logits; a fresh tensor, because callers may hold the old one.
-        self._logits = self._logits.clone()
-        self._logits[grown] = output.logits[grown, index, : self._mdp.vocab_size].float()
-        if with_hidden:
-            hidden = output.hidden_states[-1]
-            if self._hidden is None:
-                self._hidden = hidden.new_zeros(len(hidden), hidden.shape[-1], dtype=torch.float32)
+    def _prefill(self, rows: IntArray, which: IntArray) -> None:
+        """Run whole rows, equal ones once; a prompt that another row began with is copied from its slot."""
+        assert self._cache is not None
+        prompts, bare = self._prompts, ~(rows[which, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).any(-1)
+        same = (rows[which, None, : self.mdp.max_prompt_tokens] == prompts).all(-1)  # (m, N)
+        known = bare & same.any(-1)
+        if known.any():
+            sources = same[known].argmax(-1)
+            slots = torch.from_numpy(np.stack([self._slots[sources], self._slots[which[known]]]))
+            self._cache.move(*slots.to(self.model.device))
+            assert self._prompt_hidden is not None
+            self._store(which[known], self._prompt_hidden[torch.from_numpy(sources)])
+            self._prompt_hidden[torch.from_numpy(which[known])] = self._prompt_hidden[torch.from_numpy(sources)]
+        prompts[which] = np.where(bare[:, None], rows[which, : self.mdp.max_prompt_tokens], -1)
+        if known.all():
+            return
+        fresh, bare = which[~known], bare[~known]
+        unique, inverse = np.unique(rows[fresh], axis=0, return_inverse=True)
+        ids, lengths = left_aligned(self.mdp, torch.from_numpy(unique).to(self.model.device))
+        into = torch.from_numpy(np.stack([inverse.reshape(-1), self._slots[fresh]])).to(ids.device)
+        self._cache.prefill(into[0], into[1])
+        output = self._run(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), None)
+        hidden = output[torch.arange(len(ids), device=ids.device), lengths - 1][into[0]]  # (m, H)
+        self._store(fresh, hidden)
+        if self._prompt_hidden is None:
+            self._prompt_hidden = hidden.new_zeros(len(rows), hidden.shape[-1])
+        self._prompt_hidden[torch.from_numpy(fresh)] = hidden
+
+    def _decode(self, rows: IntArray, which: IntArray, lengths: IntArray) -> None:
+        """Feed the newest token of rows that grew by one."""
+        assert self._cache is not None
+        self._gather_in_front(which)
+        which = which[self._slots[which].argsort()]  # in order of slots, which are 0..n-1
+        prompts = (rows[which, : self.mdp.max_prompt_tokens] != self.mdp.pad_id).sum(-1)
+        columns = prompts + lengths[which] - 1  # (n,)
+        newest = rows[which, self.mdp.max_prompt_tokens + lengths[which] - 1]
+        fed = torch.from_numpy(np.stack([newest, columns])).to(self.model.device)  # (2, n)
+        width, aligned = int(columns.max()) + 1, bool((columns == columns[0]).all())
+        hidden = self._graphs(self._cache, fed, width) if self._graphs is not None else None
+        if hidden is None:
+            self._cache.decode(fed[1], width, aligned)
+            mask = None
+            if not aligned:
+                mask = (torch.arange(width, device=fed.device) <= fed[1, :, None])[:, None, None]  # (n, 1, 1, width)
+            hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
+        self._store(which, hidden)
+
+    def _gather_in_front(self, which: IntArray) -> None:
+        """Exchange slots so that the rows `which` have the first ones."""
+        assert self._cache is not None
+        slots, n = self._slots[which], len(which)
+        movers = which[slots >= n]
+        if not len(movers):
+            return
+        taken = np.zeros(n, bool)
+        taken[slots[slots < n]] = True
+        holes = np.flatnonzero(~taken)  # as many as movers
+        row_of = self._slots.argsort()
+        displaced, old = row_of[holes], self._slots[movers]
+        exchange = np.stack([np.concatenate([old, holes]), np.concatenate([holes, old])])
+        sources, targets = torch.from_numpy(exchange).to(self.model.device)
+        self._cache.move(sources, targets)
+        self._slots[movers], self._slots[displaced] = holes, old
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return self.model.base_model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True
+        ).last_hidden_state
+
+    def _store(self, which: IntArray, hidden: torch.Tensor) -> None:
+        """Keep hidden states of rows; in a fresh tensor, because callers may hold the old one."""
+        if self._hidden is None:
+            self._hidden = hidden.new_zeros(len(self._slots), hidden.shape[-1])
+        if len(which) == len(self._slots):
+            self._hidden = torch.empty_like(hidden)
+        else:
             self._hidden = self._hidden.clone()
-            self._hidden[grown] = hidden[grown, keep[index]].float()
+        self._hidden[torch.from_numpy(which).to(hidden.device)] = hidden

@@ -1,12 +1,14 @@
-"""Observations through a transformers causal LM, column by column.
+"""A causal LM as a trunk and a head: hidden states of real tokens first, logits only where they are wanted.
 
-Rows keep the columns of their observations: the prompt ends at column P - 1 in every row, so the logits of all actions
-lie in one slice. Empty cells are masked, get token 0, and never count as positions. Model logits beyond V are cut off.
+Rows go in with their first token in column 0 and repeat their last token behind their end: under causal attention
+nothing sees what follows it, so neither a mask nor empty positions are needed. Model logits beyond V are cut off.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,46 +17,104 @@ from textgym.mdp import TextMDP
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+LOGITS_PER_CHUNK = {"cpu": 2**25, "cuda": 2**28}
+"""The most logits (rows x V) that scoring or training holds at a time: 128 MiB and 1 GiB in float32."""
 
-def check_vocabulary(model: PreTrainedModel, mdp: TextMDP) -> None:
-    """Raise ValueError if the model cannot read every token of the env."""
-    size = model.get_input_embeddings().weight.shape[0]
+
+def check_model(model: PreTrainedModel, mdp: TextMDP) -> None:
+    """Refuse a model that cannot play the MDP, with a ValueError that says why."""
+    name, config = repr(model.name_or_path or type(model).__name__), model.config.get_text_config()
+    head = model.get_output_embeddings()
+    if head is None or not hasattr(model, "lm_head") and not model.can_generate():
+        raise ValueError(f"the model {name} ({type(model).__name__}) has no causal language-modelling head")
+    size, length = model.get_input_embeddings().weight.shape[0], mdp.max_prompt_tokens + mdp.max_new_tokens
     if size < mdp.vocab_size:
         raise ValueError(
-            f"the model {model.name_or_path or type(model).__name__!r} embeds {size} tokens, the env's tokenizer has "
-            f"{mdp.vocab_size}; they do not belong together"
+            f"the model {name} embeds {size} tokens, the env's tokenizer has {mdp.vocab_size}; they do not belong "
+            "together"
         )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < length:
+        raise ValueError(
+            f"the model {name} has {positions} positions, an episode up to {length} tokens; lower max_prompt_tokens "
+            f"({mdp.max_prompt_tokens}) or max_new_tokens ({mdp.max_new_tokens})"
+        )
+    window = getattr(config, "sliding_window", None) if _slides(config) else None
+    if window is not None and window < length:
+        raise ValueError(f"the model {name} attends to {window} tokens only, an episode has up to {length}")
+    if getattr(model, "_is_stateful", False):
+        raise ValueError(f"the model {name} is recurrent; only models with a key-value cache are supported")
+    ids = torch.tensor([[0, mdp.vocab_size - 1]], device=model.device)
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits[..., : mdp.vocab_size].float()
+        split = logits_of(model, hidden_states(model, ids), mdp.vocab_size)
+    if not torch.allclose(whole, split, atol=2e-2 * float(whole.abs().max()), rtol=0, equal_nan=True):
+        raise ValueError(f"the logits of {name} ({type(model).__name__}) are not its head's of its last hidden states")
 
 
-def column_inputs(mdp: TextMDP, rows: torch.Tensor, first: int, start: int, end: int) -> dict[str, torch.Tensor]:
-    """Model inputs that feed columns [start, end) of `rows` behind a cache of columns [first, start).
+def _slides(config: object) -> bool:
+    layer_types = getattr(config, "layer_types", None)
+    return getattr(config, "use_sliding_window", True) if layer_types is None else "sliding_attention" in layer_types
+
+
+def hidden_states(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Last hidden states of rows that begin in column 0, (N, L) int64 -> (N, L, H)."""
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+    return model.base_model(input_ids=input_ids, position_ids=positions, use_cache=False).last_hidden_state
+
+
+def logits_of(model: PreTrainedModel, hidden: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """The head: (..., H) -> (..., V) float32, with the scalings that some architectures put behind it."""
+    logits = model.get_output_embeddings()(hidden)[..., :vocab_size].float()
+    config = model.config.get_text_config()
+    logits = logits * getattr(config, "logit_scale", None) if getattr(config, "logit_scale", None) else logits
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+def left_aligned(mdp: TextMDP, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The real tokens of observations, from column 0 on.
 
     Args:
         mdp: the MDP.
         rows: (N, P + T) int64.
-        first: the first column that is not empty in every row.
-        start: first column to feed.
-        end: column after the last one to feed.
 
     Returns:
-        `input_ids` and `position_ids`, (N, end - start), and `attention_mask`, (N, end - first).
+        ids (N, L), where a row's last token fills what is behind it, and the rows' numbers of tokens (N,).
     """
-    real = rows[:, first:end] != mdp.pad_id
-    positions = (real.cumsum(-1) - 1).clamp(min=0)
-    ids = rows[:, first:end].masked_fill(~real, 0)
-    fed = slice(start - first, end - first)
-    return {"input_ids": ids[:, fed], "position_ids": positions[:, fed], "attention_mask": real.long()}
+    real = rows != mdp.pad_id
+    lengths = real.sum(-1)
+    columns = torch.arange(int(lengths.max()), device=rows.device).clamp(max=lengths[:, None] - 1)  # (N, L)
+    return rows.gather(-1, columns + real.int().argmax(-1, keepdim=True)), lengths
 
 
-def first_column(mdp: TextMDP, rows: torch.Tensor) -> int:
-    """The first column that is not empty in every row."""
-    return int((rows != mdp.pad_id).any(0).int().argmax())
+def state_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
+    """The hidden state that the next token of each row is drawn from: (N, P + T) int64 -> (N, H)."""
+    ids, lengths = left_aligned(mdp, rows)
+    return hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), lengths - 1]
 
 
-def episode_outputs(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor, width: int, **kwargs: Any) -> Any:
-    """One forward pass over whole episodes; its last `width` positions are those of the first `width` actions."""
-    first, end = first_column(mdp, rows), mdp.max_prompt_tokens + width - 1
-    return model(**column_inputs(mdp, rows, first, first, end), use_cache=False, logits_to_keep=width, **kwargs)
+def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
+    """The hidden states that the tokens of completions are drawn from, in one forward pass.
+
+    Args:
+        model: a causal LM.
+        mdp: the MDP.
+        rows: (B, P + T) int64, finished or not.
+
+    Returns:
+        (M, H), one per completion token, row by row; M is the number of completion tokens in `rows`.
+    """
+    ids, _ = left_aligned(mdp, rows)
+    prompt = rows[:, : mdp.max_prompt_tokens].ne(mdp.pad_id).sum(-1, keepdim=True)  # (B, 1)
+    steps = torch.arange(mdp.max_new_tokens, device=rows.device)
+    index = (prompt - 1 + steps)[rows[:, mdp.max_prompt_tokens :] != mdp.pad_id]  # (M,) columns
+    completion = rows[:, mdp.max_prompt_tokens :].ne(mdp.pad_id).sum(-1)
+    row = torch.arange(len(rows), device=rows.device).repeat_interleave(completion)  # (M,)
+    return hidden_states(model, ids[:, :-1])[row, index]  # nothing is drawn from a last token
 
 
 def episode_logits(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
@@ -66,7 +126,20 @@ def episode_logits(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> 
         rows: (B, P + T) int64, finished or not.
 
     Returns:
-        (B, W, V) float32, W the longest completion; entry [b, t] belongs to the state before completion token t.
+        (B, T, V) float32; entry [b, t] belongs to the state before completion token t, and is 0 behind the last one.
     """
-    width = int((rows[:, mdp.max_prompt_tokens :] != mdp.pad_id).sum(-1).max())
-    return episode_outputs(model, mdp, rows, width).logits[..., : mdp.vocab_size].float()
+    logits = logits_of(model, episode_hidden(model, mdp, rows), mdp.vocab_size)
+    result = logits.new_zeros(len(rows), mdp.max_new_tokens, mdp.vocab_size)
+    result[rows[:, mdp.max_prompt_tokens :] != mdp.pad_id] = logits
+    return result
+
+
+@contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turn an exhausted memory into an error that says what to lower."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises a plain one
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise torch.OutOfMemoryError(f"the batch does not fit into memory; {advice}") from error
+        raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -60,11 +61,25 @@ def load_model(
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
     if kwargs and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    if (adapters := Path(source) / "adapter_config.json").is_file():
+        base = load_model(adapter_base(adapters), device=device, dtype=dtype)
+        require("peft", "agents")
+        with _loading(model, source):
+            base.load_adapter(source)
+        return base.eval()
     with _loading(model, source):
         loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=resolved or torch.float32, **kwargs)
-    if model == "smollm2-q4":  # its folder holds neither config.json nor tokenizer.json, so the name says more
+    for parameter in loaded.parameters():  # out of the mapped file, where it is not aligned: slower, other last bits
+        parameter.data = parameter.data.clone()
+    if model in BUILT_IN:  # the name says more than the folder inside a package
         loaded.name_or_path = loaded.config.name_or_path = model
     return loaded.to(device=device or "cpu").eval()
+
+
+def adapter_base(adapter_config: Path) -> str:
+    """What `load_model` makes the base of saved adapters from: the folder `base` beside them, or the name they give."""
+    base = adapter_config.parent / "base"
+    return str(base) if base.is_dir() else json.loads(adapter_config.read_text())["base_model_name_or_path"]
 
 
 def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFast:

@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 
+PASS_COST = {"cpu": 32, "cuda": 4096}
+"""What a forward and backward pass costs whatever its size, in tokens: reading weights, or launching kernels."""
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -23,24 +26,30 @@ class Episodes:
     Attributes:
         rows: (E, P + T) int64, the last observations.
         mask: (E, T) bool, True at completion tokens, EOS included.
+        row_lengths: (E,) int64, tokens that training feeds: prompt and completion without its last token.
         prompt_ids: (E,) int64.
         components: (E, C) float32, the scorer's components, each the total of its episode.
         rewards: (E, T) float32.
-        log_probs: (E, T) float32, of the sampled tokens under the policy that sampled them.
+        sampled_log_probs: (E, T) float32, of the sampled tokens, as cached decoding gave them.
+        log_probs: (E, T) float32, the same; in bfloat16 as the training forward gives them.
         values: (E, T) float32, the value head at sampling time.
         reference_log_probs: (E, T) float32, of the same tokens under the frozen reference.
         advantages: (E, T) float32, the weight of each token's log-probability; the agent fills it in.
+        returns: (E, T) float32, what the value head is to predict; the agent fills it in.
     """
 
     rows: torch.Tensor
     mask: torch.Tensor
+    row_lengths: torch.Tensor
     prompt_ids: torch.Tensor
     components: torch.Tensor
     rewards: torch.Tensor
+    sampled_log_probs: torch.Tensor
     log_probs: torch.Tensor
     values: torch.Tensor
     reference_log_probs: torch.Tensor
     advantages: torch.Tensor
+    returns: torch.Tensor
 
     def __len__(self) -> int:
         """E."""
@@ -64,11 +73,36 @@ class Episodes:
         """Some of the episodes."""
         return Episodes(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
-    def split(self, size: int | None) -> Iterator[Episodes]:
-        """Consecutive pieces of at most `size` episodes, in order of length, so that little of a piece is padding."""
-        order = self.lengths.argsort(stable=True)
-        for index in order.split(size or len(self)):
-            yield self.select(index)
+    def pieces(self, size: int | None = None) -> Iterator[torch.Tensor]:
+        """Indices of pieces to run one after another: of similar length, so that little of a piece is padding.
+
+        The pieces are those of least cost, which is their tokens with padding plus `PASS_COST` for each.
+
+        Args:
+            size: episodes in a piece at most; None sets no bound.
+        """
+        lengths, order = self.row_lengths.cpu().sort(stable=True)
+        for start, end in cheapest_pieces(lengths.numpy(), size, PASS_COST.get(self.rows.device.type, 32)):
+            yield order[start:end].to(self.rows.device)
+
+
+def cheapest_pieces(lengths: np.ndarray, size: int | None, cost: int) -> list[tuple[int, int]]:
+    """Cut sorted lengths into slices [start, end) of at most `size` with the least sum of (n max(lengths) + cost).
+
+    By dynamic programming over the end of the last slice.
+    """
+    n = len(lengths)
+    best, cut = np.zeros(n + 1), np.zeros(n + 1, np.int64)
+    for end in range(1, n + 1):
+        starts = np.arange(max(0, end - size) if size else 0, end)
+        costs = best[starts] + (end - starts) * lengths[end - 1] + cost
+        cut[end] = starts[costs.argmin()]
+        best[end] = costs.min()
+    slices = []
+    while n:
+        slices.append((int(cut[n]), n))
+        n = int(cut[n])
+    return slices[::-1]
 
 
 class EpisodeRolloutBuffer(RolloutBuffer):
@@ -92,34 +126,37 @@ class EpisodeRolloutBuffer(RolloutBuffer):
     def reset(self) -> None:
         """Forget all episodes."""
         self.pos, self.full = 0, False
-        self._rounds: list[dict[str, torch.Tensor]] = []
         self._episodes: Episodes | None = None
 
     def add(self, **fields: np.ndarray) -> None:  # type: ignore[override]
-        """Store one finished episode per env.
+        """Fill the buffer with finished episodes.
 
         Args:
-            **fields: `rows`, `prompt_ids`, `components`, `rewards`, `log_probs` and `values`, as in `Episodes`.
+            **fields: `rows`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`, as in `Episodes`.
         """
-        self._rounds.append({name: torch.as_tensor(array, device=self.device) for name, array in fields.items()})
-        self.pos += 1
-        self.full = self.pos == self.buffer_size
-        if self.full:
-            joined = {name: torch.cat([r[name] for r in self._rounds]) for name in self._rounds[0]}
-            pad_id = self.observation_space.high.flat[0]  # type: ignore[attr-defined]
-            mask = joined["rows"][:, -self.max_new_tokens :].ne(int(pad_id))
-            zeros = torch.zeros_like(joined["rewards"])
-            self._episodes = Episodes(**joined, mask=mask, reference_log_probs=zeros, advantages=zeros)
+        tensors = {name: torch.as_tensor(array, device=self.device) for name, array in fields.items()}
+        real = tensors["rows"].ne(int(self.observation_space.high.flat[0]))  # type: ignore[attr-defined]
+        zeros = torch.zeros_like(tensors["rewards"])
+        self._episodes = Episodes(
+            **tensors,
+            mask=real[:, -self.max_new_tokens :],
+            row_lengths=real.sum(-1) - 1,
+            log_probs=tensors["sampled_log_probs"],
+            reference_log_probs=zeros,
+            advantages=zeros,
+            returns=zeros,
+        )
+        self.pos, self.full = self.buffer_size, True
 
     @property
     def episodes(self) -> Episodes:
         """All episodes; settable, for what is computed after collection.
 
         Raises:
-            RuntimeError: the buffer is not full.
+            RuntimeError: the buffer is empty.
         """
         if self._episodes is None:
-            raise RuntimeError(f"the buffer holds {self.pos} of {self.buffer_size} rounds of episodes")
+            raise RuntimeError("the buffer is empty: no rollout has been collected")
         return self._episodes
 
     @episodes.setter
@@ -128,5 +165,10 @@ class EpisodeRolloutBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Iterator[Episodes]:  # type: ignore[override]
         """Minibatches of whole episodes in random order; all of them where `batch_size` is None."""
-        for index in torch.randperm(len(self.episodes)).split(batch_size or len(self.episodes)):
+        for index in minibatches(len(self.episodes), batch_size):
             yield self.episodes.select(index.to(self.episodes.rows.device))
+
+
+def minibatches(n: int, batch_size: int | None) -> tuple[torch.Tensor, ...]:
+    """Indices of `n` episodes in random order, `batch_size` at a time; all of them, in order, where it is None."""
+    return torch.randperm(n).split(batch_size) if batch_size and batch_size < n else (torch.arange(n),)

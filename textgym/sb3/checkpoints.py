@@ -2,8 +2,9 @@
 
 The directory is at the same time an ordinary transformers model with its tokenizer, so
 `AutoModelForCausalLM.from_pretrained(path)` reads it. Beside those files stand `algorithm.json` (hyperparameters,
-counters, the state of every random generator, the MDP), `training.safetensors` (value head, optimizer state) and, where
-the reference has no name to load it by, `reference/`.
+counters, the state of every random generator, the MDP), `training.safetensors` (values, optimizer state) and, where the
+reference has no name to load it by, `reference/`. With LoRA the model is peft's adapter files, and `base/` holds the
+model beneath where it has no name.
 """
 
 from __future__ import annotations
@@ -21,13 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from textgym.language_models.loader import load_model, no_progress_bars
+from textgym.importing import require
+from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
 from textgym.mdp import TextMDP
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from textgym.sb3.episodic import EpisodicAlgorithm
+
+
+VALUE_MODULES = ("value_net.", "value_trunk.")
+POLICY_ARGUMENTS = ("value_function", "temperature", "top_k", "top_p", "gradient_checkpointing")
 
 
 @contextmanager
@@ -135,17 +144,25 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     if env is None:
         raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
     tensors, param_groups = optimizer_tensors(policy.optimizer)
-    tensors |= {f"value_net.{name}": tensor for name, tensor in policy.value_net.state_dict().items()}
-    arguments = {name: getattr(algorithm, name) for name in algorithm.hyperparameters}
+    tensors |= {name: t for name, t in policy.state_dict().items() if name.startswith(VALUE_MODULES)}
     env_id, env_kwargs = env_spec(env)
+    reference = algorithm.reference.model if algorithm.reference is not None else None
     data = {
         "algorithm": type(algorithm).__name__,
-        "arguments": {name: None if callable(value) else value for name, value in arguments.items()}
-        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs},
+        "arguments": {name: plain(getattr(algorithm, name)) for name in algorithm.hyperparameters}
+        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs}
+        | {"policy_kwargs": {n: v for n, v in algorithm.policy_kwargs.items() if n in POLICY_ARGUMENTS}},
         "mdp": dataclasses.asdict(algorithm.mdp),
         "reference": algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
+        "adapters": policy.lora is not None,
+        "reference_kept": "none"
+        if algorithm.reference is None
+        else "model"
+        if reference is not None
+        else "adapters off",
         "env_id": env_id,
         "env_kwargs": env_kwargs,
+        "schedules": [n for n in algorithm.hyperparameters if plain(value := getattr(algorithm, n)) is None and value],
         "num_timesteps": algorithm.num_timesteps,
         "n_updates": algorithm._n_updates,
         "optimizer": type(policy.optimizer).__name__,
@@ -154,12 +171,29 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     }
     with atomic_directory(checkpoint_path(path)) as directory, no_progress_bars():
         policy.model.save_pretrained(directory)
+        if policy.lora is not None and not isinstance(algorithm.policy_kwargs["model"], str):
+            save_base(policy.model, directory / "base")
         env.get_attr("tokenizer")[0].to_pretrained().save_pretrained(directory)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(tensors, directory / "training.safetensors")
-        if data["reference"] is None:
-            algorithm.reference.save_pretrained(directory / "reference")
+        if data["reference"] is None and reference is not None:
+            reference.save_pretrained(directory / "reference")
         (directory / "algorithm.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """A hyperparameter as JSON: the number of a constant schedule, None for another function."""
+    if isinstance(value, FloatSchedule) and isinstance(value.value_schedule, ConstantSchedule):
+        return value.value_schedule.val
+    return None if callable(value) else value
+
+
+def save_base(model: PreTrainedModel, directory: Path) -> None:
+    """Write a model without the adapters that were added to it."""
+    weights = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    empty.save_pretrained(directory, state_dict=weights)
 
 
 def load_checkpoint(
@@ -171,25 +205,48 @@ def load_checkpoint(
     if data["algorithm"] != cls.__name__:
         raise ValueError(f"{str(path)!r} holds a {data['algorithm']}, not a {cls.__name__}")
     arguments = data["arguments"] | kwargs
-    if arguments["learning_rate"] is None:
-        raise ValueError("the checkpoint's learning rate was a function, which is not saved; pass learning_rate=")
+    for name in ("learning_rate", "clip_range", "clip_range_vf"):
+        if arguments.get(name, 0) is None and name in data["schedules"]:
+            raise ValueError(f"the checkpoint's {name} was a function, which is not saved; pass {name}=")
     fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in data["mdp"].items()}
-    mdp, model = TextMDP(**fields), load_model(str(path))
-    reference = data["reference"] or load_model(str(path / "reference"))
-    made = cls("TokenPolicy", env, model, reference=reference, device=device, _init_setup_model=False, **arguments)
+    mdp, lora = TextMDP(**fields), None
+    if data["adapters"]:
+        lora = require("peft", "agents").LoraConfig.from_pretrained(str(path))
+    model = load_model(str(path) if lora is None else adapter_base(path / "adapter_config.json"))
+    made = cls("TokenPolicy", env, model, lora=lora, device=device, _init_setup_model=False, **arguments)
     if env is None:  # what the constructor reads off an env
-        made.policy_kwargs |= {"mdp": mdp, "model": model, "dtype": arguments["dtype"]}
+        made.policy_kwargs |= {"mdp": mdp, "model": model, "lora": lora, "dtype": arguments["dtype"]}
         made.observation_space, made.action_space = mdp.observation_space, mdp.action_space
         made.n_envs = arguments["n_envs"]
     elif made.policy_kwargs["mdp"] != mdp:
         raise ValueError(f"the env's MDP is not the checkpoint's: {made.policy_kwargs['mdp']} != {mdp}")
+    kept = data["reference_kept"]
+    if "reference" not in kwargs and (kept == "model" or (kept == "none" and lora is None and made.needs_reference())):
+        made.reference_source, made._reference_given = saved_reference(path, data), True
+        if made.reference_source is None:
+            raise ValueError("the checkpoint holds no reference, because its training needed none; pass reference=")
     made._setup_model()
     if type(made.policy.optimizer).__name__ != data["optimizer"]:
-        raise ValueError(f"the checkpoint's optimizer is {data['optimizer']}; pass optimizer_class=")
+        raise ValueError(
+            f"the checkpoint's optimizer is {data['optimizer']}; pass policy_kwargs={{'optimizer_class': ...}}"
+        )
     tensors = load_file(path / "training.safetensors", device=str(made.device))
-    value_net = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith("value_net.")}
-    made.policy.value_net.load_state_dict(value_net)
+    if lora is not None:
+        set_adapter_weights(made.policy.model, load_file(path / "adapter_model.safetensors", device=str(made.device)))
+    values = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
+    made.policy.load_state_dict(made.policy.state_dict() | values)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
     made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
     made._pending_state = data["random_state"]
     return made
+
+
+def saved_reference(path: Path, data: dict[str, Any]) -> str | None:
+    """What `load_model` makes a checkpoint's reference from; None where it has none."""
+    folders = [folder for folder in (path / "reference", path / "base") if folder.is_dir()]
+    return data["reference"] or (str(folders[0]) if folders else None)
+
+
+def set_adapter_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Load the adapters that `save_pretrained` wrote into a model that has some of the same shape."""
+    require("peft", "agents").set_peft_model_state_dict(model, weights)

@@ -7,59 +7,79 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.sb3.buffer import Episodes
 from textgym.sb3.policy import TokenPolicy
+from textgym.sb3.vec_env import TextVecEnv
 
 # Called after every env step with the rows that were live, the dones and the infos; False stops the collection.
 OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 
 @torch.no_grad()
-def play_round(
-    env: VecEnv, policy: TokenPolicy, component_names: tuple[str, ...], on_step: OnStep | None = None
+def play(
+    env: VecEnv, policy: TokenPolicy, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
 ) -> dict[str, np.ndarray] | None:
-    """One episode per env, all started together; rows that have ended wait, or are ignored, until the last one.
+    """The same number of complete episodes from every env, so that short ones are not over-represented.
 
     Args:
-        env: an SB3 `VecEnv` of TextGym envs.
+        env: an SB3 `VecEnv` of TextGym envs. A `TextVecEnv` in Disabled mode is told when to stop; the surplus of
+            other ones, which restart by themselves, is ignored.
         policy: chooses the tokens.
+        rounds: episodes per env.
         component_names: the scorer's components, which `infos` hold at the end.
         on_step: see `OnStep`.
 
     Returns:
-        the fields that `EpisodeRolloutBuffer.add` takes, or None if `on_step` returned False.
+        the fields of `Episodes` that sampling gives, (rounds * envs, ...), or None if `on_step` returned False.
     """
+    if isinstance(env.unwrapped, TextVecEnv):
+        env.unwrapped.episodes_per_reset = rounds
+        # A decode step on a GPU is a graph's replay, a prefill is not, so that several prompts go together.
+        env.unwrapped.restart_together = env.num_envs // 8 if policy.device.type == "cuda" else 1
     mdp, n, obs = policy.mdp, env.num_envs, env.reset()
     assert isinstance(obs, np.ndarray)
-    live, rows = np.ones(n, bool), np.full_like(obs, mdp.pad_id)
-    prompt_ids, components = np.zeros(n, np.int64), np.zeros((n, len(component_names)), np.float32)
-    terms = {name: np.zeros((n, mdp.max_new_tokens), np.float32) for name in ("rewards", "log_probs", "values")}
-    for t in range(mdp.max_new_tokens):
-        actions, values, log_probs = policy(obs_as_tensor(obs, policy.device))
-        obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+    rows = np.full((rounds, *obs.shape), mdp.pad_id)
+    prompt_ids, components = np.zeros((rounds, n), np.int64), np.zeros((rounds, n, len(component_names)), np.float32)
+    names = "rewards", "sampled_log_probs", "values"
+    terms = np.zeros((len(names), rounds, n, mdp.max_new_tokens), np.float32)
+    played = np.zeros(n, np.int64)  # (N,) complete episodes of each row
+    while (played < rounds).any():
         assert isinstance(obs, np.ndarray)
-        step = {"rewards": rewards, "log_probs": log_probs.cpu().numpy(), "values": values.flatten().cpu().numpy()}
-        for name, array in step.items():
-            terms[name][:, t] = np.where(live, array, 0.0)
+        live, lengths = (played < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
+        actions, values, log_probs = policy(torch.from_numpy(obs))
+        obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+        step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
+        index = np.flatnonzero(live)
+        terms[:, played[index], index, lengths[index]] = step[:, index]
         for i in np.flatnonzero(dones & live):
-            rows[i], prompt_ids[i] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
-            components[i] = [infos[i][name] for name in component_names]
+            at = played[i], i
+            rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
+            components[at] = [infos[i][name] for name in component_names]
+            infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}
+        played += dones & live
         if on_step is not None and not on_step(live, dones, infos):
             return None
-        live &= ~dones
-        if not live.any():
-            break
-    return {"rows": rows, "prompt_ids": prompt_ids, "components": components, **terms}
+    fields = {"rows": rows, "prompt_ids": prompt_ids, "components": components, **dict(zip(names, terms, strict=True))}
+    return {name: array.reshape(rounds * n, *array.shape[2:]) for name, array in fields.items()}
 
 
 @torch.no_grad()
 def log_probs_under(policy: TokenPolicy, model: Any, episodes: Episodes, micro_batch_size: int | None) -> torch.Tensor:
-    """Log-probabilities of the episodes' tokens under a causal LM, with the policy's masks; (E, T), 0 at padding."""
+    """Log-probabilities of the episodes' tokens, (E, T), 0 at padding.
+
+    Args:
+        policy: says how logits become a distribution.
+        model: a reference model; None is the policy as it would be trained.
+        episodes: E finished episodes.
+        micro_batch_size: episodes per forward pass.
+    """
     result = torch.zeros_like(episodes.log_probs)
-    for index in torch.arange(len(episodes), device=result.device).split(micro_batch_size or len(episodes)):
-        piece = episodes.select(index)
-        result[index] = policy.evaluate_episodes(piece.rows, piece.actions, model)[1]
+    for index in episodes.pieces(micro_batch_size):
+        rows, actions = episodes.rows[index], episodes.actions[index]
+        if model is None:
+            result[index] = policy.evaluate_episodes(rows, actions)[1]
+        else:
+            result[index] = policy.log_probs_under(model, rows, actions)
     return result

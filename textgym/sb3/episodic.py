@@ -7,8 +7,6 @@ the MDP), and pickled checkpoints.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -20,19 +18,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv
 
-from textgym.language_models import load_model
-from textgym.language_models.forward import check_vocabulary
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
-from textgym.sb3.collection import log_probs_under, play_round
+from textgym.sb3.collection import OnStep, log_probs_under, play
 from textgym.sb3.policy import TokenPolicy
+from textgym.sb3.reference import Reference
+from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
-
-# What a loss may read: (episodes, values, log_probs, entropies), the last three (B, T) with gradient, 0 at padding.
-Loss = Callable[[Episodes, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):
@@ -41,13 +36,15 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
     `rollout/kl_to_reference` (k1: the mean over episodes of sum_t log pi - log a, an unbiased estimate of KL(pi || a)
     in nats per sequence), `rollout/kl_to_reference_k3` (sum_t exp(-k1_t) - 1 + k1_t, never negative), every scorer
-    component, and with autocast `rollout/log_prob_mismatch` (mean |sampling - training| log-probability).
+    component, and `train/log_prob_mismatch` (mean |sampling - training| log-probability before the first update).
 
     Args:
         policy: `"TokenPolicy"`.
         env: an env id, a TextGym env or vector env, or an SB3 `VecEnv` of them; None to load for prediction only.
         model: what `load_model` accepts; `"tiny"` by default.
-        reference: what `load_model` accepts; the untrained `model` by default. It is never trained.
+        reference: what `load_model` accepts. By default the untrained `model`: a copy, or with `lora` the model
+            without its adapters; an agent whose objective needs no reference keeps none. It is never trained.
+        lora: arguments of `peft.LoraConfig`; adapters are trained in place of the model's weights.
         n_envs: rows of the vector env, where `env` is an id.
         num_generations: episodes that share a prompt, where `env` is an id.
         episodes_per_update: episodes per rollout, a multiple of the number of envs; `n_envs` by default.
@@ -55,10 +52,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         gamma: discount factor.
         ent_coef: weight of the entropy bonus.
         max_grad_norm: gradients are clipped to this norm.
-        micro_batch_size: episodes per forward-backward pass; gradients add up to those of the full batch.
+        micro_batch_size: episodes per forward-backward pass at most; gradients add up to those of the full batch.
         dtype: `"bfloat16"` for autocast; weights stay float32.
-        optimizer_class: a torch optimizer.
-        optimizer_kwargs: its arguments, the learning rate apart.
+        policy_kwargs: further arguments of `TokenPolicy`: `temperature`, `top_k`, `top_p`, `value_function`,
+            `gradient_checkpointing`, `optimizer_class`, `optimizer_kwargs`.
         stats_window_size: as in SB3, as are `tensorboard_log`, `verbose`, `seed` and `device`.
         tensorboard_log: directory of TensorBoard logs.
         verbose: 0, 1 or 2.
@@ -91,6 +88,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         model: Any = None,
         *,
         reference: Any = None,
+        lora: Any = None,
         n_envs: int = 64,
         num_generations: int = 8,
         episodes_per_update: int | None = None,
@@ -100,8 +98,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         max_grad_norm: float = 1.0,
         micro_batch_size: int | None = None,
         dtype: str | None = None,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
@@ -111,11 +108,12 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     ):
         if isinstance(env, str):
             env = gym.make_vec(env, num_envs=n_envs, num_generations=num_generations, autoreset_mode="Disabled")
-        policy_kwargs: dict[str, Any] = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
+        policy_kwargs = dict(policy_kwargs or {})
         if env is not None:
             env = self._wrap_env(env, verbose)
-            policy_kwargs |= TokenPolicy.kwargs_for(env, model, dtype)
-        super().__init__(
+            policy_kwargs = TokenPolicy.kwargs_for(env, model, lora, dtype, **policy_kwargs)
+        OnPolicyAlgorithm.__init__(  # by name: a subclass may also be one of stable_baselines3.PPO
+            self,
             policy=policy,
             env=env,
             learning_rate=learning_rate,
@@ -141,16 +139,16 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.micro_batch_size = micro_batch_size
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
         self.reference_source = named if reference is None else reference
+        self._reference_given = reference is not None
         self._pending_state: dict[str, Any] | None = None
+        self._on_policy = False  # whether the policy still is the one that sampled the rollout
         if _init_setup_model:
             self._setup_model()
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """A Gymnasium vector env becomes a `TextVecEnv` inside a `VecMonitor`; the rest is SB3's."""
-        if isinstance(env, VectorEnv):
-            env = VecMonitor(TextVecEnv(env))
-        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        """A Gymnasium vector env becomes a `TextVecEnv`; the rest is SB3's."""
+        return OnPolicyAlgorithm._wrap_env(TextVecEnv(env) if isinstance(env, VectorEnv) else env, verbose)
 
     def _setup_model(self) -> None:
         if self.episodes_per_update < 1 or self.episodes_per_update % self.n_envs:
@@ -162,12 +160,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
         self.mdp = mdp
-        source = self.reference_source
-        self.reference = copy.deepcopy(self.policy.model) if source is None else load_model(source)
-        if self.reference is self.policy.model:
-            raise ValueError("the reference is the very model that is trained; pass a copy, or leave reference out")
-        check_vocabulary(self.reference, mdp)
-        self.reference.to(self.device).requires_grad_(False).eval()  # type: ignore[arg-type]
+        self.reference: Reference | None = None
+        if self._reference_given or self.needs_reference():
+            self.reference = Reference(self.policy, self.reference_source, self._reference_given)
+
+    def needs_reference(self) -> bool:
+        """Whether the objective needs the reference model; without need, none is kept unless one is given."""
+        return True
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -178,7 +177,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Fill the buffer with complete episodes: `n_rollout_steps` rounds of one episode per env.
+        """Fill the buffer with complete episodes: `n_rollout_steps` of every env.
 
         Returns:
             False if a callback stopped the training.
@@ -186,7 +185,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if self._pending_state is not None:
             checkpoints.set_random_state(env, self._pending_state)
             self._pending_state = None
-        self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
 
@@ -196,14 +194,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback.update_locals(locals())
             return callback.on_step()
 
-        for _ in range(n_rollout_steps):
-            finished = play_round(env, self.policy, self.component_names, on_step)
-            if finished is None:
-                return False
-            rollout_buffer.add(**finished)
-        sampled = rollout_buffer.episodes
-        rollout_buffer.episodes = self._with_reference(sampled)
-        self._log_rollout(rollout_buffer.episodes, sampled.log_probs)
+        if not self._fill(rollout_buffer, env, n_rollout_steps, on_step):
+            return False
+        rollout_buffer.episodes = self._scored(rollout_buffer.episodes)
+        self._log_rollout(rollout_buffer.episodes)
+        self._on_policy = True
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -217,64 +212,85 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         assert self.env is not None
         if episodes < 1 or episodes % self.n_envs:
             raise ValueError(f"episodes={episodes} is not a multiple of the number of envs, {self.n_envs}")
-        self.policy.set_training_mode(False)
+        rounds = episodes // self.n_envs
+        spaces_of_env = self.observation_space, self.action_space
         buffer = EpisodeRolloutBuffer(
-            episodes // self.n_envs,
-            self.observation_space,
-            self.action_space,
-            self.device,
-            n_envs=self.n_envs,
-            **self.rollout_buffer_kwargs,
+            rounds, *spaces_of_env, self.device, n_envs=self.n_envs, **self.rollout_buffer_kwargs
         )
-        while not buffer.full:
-            finished = play_round(self.env, self.policy, self.component_names)
-            assert finished is not None
+        self._fill(buffer, self.env, rounds)
+        return self._scored(buffer.episodes)
+
+    def _fill(self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, on_step: OnStep | None = None) -> bool:
+        """Play; False if a callback stopped it."""
+        self.policy.set_training_mode(False)
+        try:
+            finished = play(env, self.policy, rounds, self.component_names, on_step)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
+        if finished is not None:
             buffer.add(**finished)
-        return self._with_reference(buffer.episodes)
+        return finished is not None
 
-    def _with_reference(self, episodes: Episodes) -> Episodes:
+    def _scored(self, episodes: Episodes) -> Episodes:
         """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well."""
-        size = self.micro_batch_size
-        reference = log_probs_under(self.policy, self.reference, episodes, size)
+        if self.reference is not None:
+            reference = self.reference.log_probs(self.policy, episodes, self.micro_batch_size)
+            episodes = episodes.replace(reference_log_probs=reference)
         if self.policy.dtype == "float32":
-            return episodes.replace(reference_log_probs=reference)
-        trained = log_probs_under(self.policy, self.policy.model, episodes, size)
-        return episodes.replace(reference_log_probs=reference, log_probs=trained)
+            return episodes
+        return episodes.replace(log_probs=log_probs_under(self.policy, None, episodes, self.micro_batch_size))
 
-    def _log_rollout(self, episodes: Episodes, sampled_log_probs: torch.Tensor) -> None:
-        if self.policy.dtype != "float32":
-            mismatch = (episodes.log_probs - sampled_log_probs).abs()[episodes.mask].mean()
-            self.logger.record("rollout/log_prob_mismatch", mismatch.item())
-        k1 = episodes.log_probs - episodes.reference_log_probs
+    def _log_rollout(self, episodes: Episodes) -> None:
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())
-        self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
-        self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
+        self.logger.record("rollout/cache_mib", self.policy.cache_bytes / 2**20)
+        if self.reference is not None:
+            k1 = episodes.log_probs - episodes.reference_log_probs
+            self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
+            self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
         for name, values in zip(self.component_names, episodes.components.T, strict=True):
             self.logger.record(f"rollout/{name}", values.mean().item())
 
-    def gradient_step(self, episodes: Episodes, loss: Loss) -> None:
-        """One optimizer step on the mean over real tokens of a loss.
+    def gradient_step(
+        self, episodes: Episodes, loss: Loss, normalization: Normalization = "token", target_kl: float | None = None
+    ) -> torch.Tensor | None:
+        """One optimizer step; in the first one after a rollout, `log_probs` of the episodes are the training forward's.
 
         Args:
-            episodes: the batch; it goes through the model in pieces of `micro_batch_size`.
-            loss: gives the *sum* over the tokens of a piece.
+            episodes: the batch.
+            loss: see `textgym.sb3.updates.Loss`; its statistics are logged.
+            normalization: how the tokens' losses become one (`token_weights`).
+            target_kl: no step is taken where the statistic `approx_kl` exceeds 1.5 times this, as in SB3.
+
+        Returns:
+            the log-probabilities of the episodes before the step, (E, T); None where none was taken.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite; the weights stay as they are.
         """
-        optimizer, tokens, total = self.policy.optimizer, int(episodes.mask.sum()), 0.0
-        entropy = 0.0
-        optimizer.zero_grad()
-        for piece in episodes.split(self.micro_batch_size):
-            values, log_probs, entropies = self.policy.evaluate_actions(piece.rows, piece.actions)
-            piece_loss = (loss(piece, values, log_probs, entropies) - self.ent_coef * entropies.sum()) / tokens
-            piece_loss.backward()
-            total += piece_loss.item()
-            entropy += entropies.sum().item() / tokens
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        optimizer.step()
+        try:
+            logged, log_probs = accumulate_gradients(
+                self.policy,
+                episodes,
+                loss,
+                on_policy=self._on_policy,
+                ent_coef=self.ent_coef,
+                normalization=normalization,
+                micro_batch_size=self.micro_batch_size,
+            )
+            for name, value in logged.items():
+                self.logger.record(f"train/{name}", value)
+            if target_kl is not None and logged["approx_kl"] > 1.5 * target_kl:
+                return None
+            self.logger.record("train/grad_norm", apply_gradients(self.policy, self.max_grad_norm))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
+        if self._on_policy:
+            mismatch = (log_probs - episodes.sampled_log_probs).abs()[episodes.mask].mean()
+            self.logger.record("train/log_prob_mismatch", mismatch.item())
+        self._on_policy = False
         self._n_updates += 1
-        self.logger.record("train/loss", total)
-        self.logger.record("train/entropy", entropy)
-        self.logger.record("train/grad_norm", norm.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        return log_probs
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Write a checkpoint directory: a transformers model, its tokenizer, and the state of the training.

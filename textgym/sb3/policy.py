@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -12,20 +14,34 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.language_models import load_model, load_tokenizer
-from textgym.language_models.decoder import LockstepDecoder
-from textgym.language_models.forward import check_vocabulary, episode_outputs
-from textgym.mdp import TextMDP, model_inputs
+from textgym.language_models.adapters import add_lora
+from textgym.language_models.decoder import Decoder
+from textgym.language_models.forward import (
+    LOGITS_PER_CHUNK,
+    check_model,
+    episode_hidden,
+    logits_of,
+    memory_advice,
+    state_hidden,
+)
+from textgym.language_models.precision import AutocastCopy, lower_frozen_matrices
+from textgym.mdp import TextMDP
+from textgym.sb3.distribution import TokenDistribution, sample
 from textgym.tokenizers import from_pretrained
+
+ValueFunction = Literal["shared", "separate"]
 
 
 class TokenPolicy(ActorCriticPolicy):
-    """The next-token distribution of a causal LM, with the env's masks and a value head that starts at zero.
+    """The next-token distribution of a causal LM under the env's masks, and a value head that starts at zero.
 
-    Weights are float32; `dtype="bfloat16"` runs the forward passes under autocast. Dropout is off, in training too.
-    Sampling decodes with a key-value cache, training runs whole episodes in one forward pass, and both give the same
-    log-probabilities.
+    Trained weights are float32; `dtype="bfloat16"` runs the forward passes under autocast. Dropout is off, in training
+    too. Sampling decodes with a key-value cache, training runs whole episodes in one forward pass, and both give the
+    same log-probabilities, because temperature, top-k and top-p are part of the distribution.
 
     SB3 gives a policy its spaces only, so what it must know of the env comes through
     `policy_kwargs=TokenPolicy.kwargs_for(env, model="tiny")`.
@@ -36,13 +52,21 @@ class TokenPolicy(ActorCriticPolicy):
         lr_schedule: learning rate, a function of the remaining progress.
         mdp: the env's MDP.
         model: what `textgym.language_models.load_model` accepts; a loaded model is used as it is, not copied.
+        lora: arguments of `peft.LoraConfig`, or one; only adapters and the value head are trained then.
         dtype: `"bfloat16"` for autocast, None for float32.
+        value_function: `"shared"`, a head on the language model's last hidden state, or `"separate"`, a head on a copy
+            of the model's trunk, so that value gradients leave the policy alone.
+        temperature: of the distribution.
+        top_k: the distribution's k most likely tokens; None keeps all.
+        top_p: the distribution's nucleus; None keeps all.
+        gradient_checkpointing: recompute activations in the backward pass, for less memory and a third more time.
         optimizer_class: Adam by default.
         optimizer_kwargs: its arguments, the learning rate apart.
         use_sde: refused; state-dependent noise is for continuous actions.
 
     Raises:
-        ValueError: the model embeds fewer tokens than the vocabulary has, or no parameter is trainable.
+        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or an argument is not
+            among those above.
     """
 
     def __init__(
@@ -53,7 +77,13 @@ class TokenPolicy(ActorCriticPolicy):
         *,
         mdp: TextMDP,
         model: Any = "tiny",
+        lora: Any = None,
         dtype: str | None = None,
+        value_function: ValueFunction = "shared",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        gradient_checkpointing: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         use_sde: bool = False,
@@ -62,6 +92,8 @@ class TokenPolicy(ActorCriticPolicy):
             raise ValueError("use_sde is for continuous actions; tokens are discrete")
         if dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"dtype is {dtype!r}; accepted are 'float32', 'bfloat16' (autocast) and None (float32)")
+        if value_function not in get_args(ValueFunction):
+            raise ValueError(f"value_function is {value_function!r}; accepted are {list(get_args(ValueFunction))}")
         super().__init__(
             observation_space,
             action_space,
@@ -70,32 +102,43 @@ class TokenPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs or {},
         )
-        self.mdp = mdp
-        self.dtype = dtype or "float32"
+        self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
+        self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
         self.model = load_model(model).float()
-        check_vocabulary(self.model, mdp)
+        check_model(self.model, mdp)
+        if lora is not None:
+            add_lora(self.model, lora)
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("the model has no trainable parameter (requires_grad is False everywhere)")
+        self.value_trunk = copy.deepcopy(self.model.base_model) if value_function == "separate" else None
         self.value_net = nn.Linear(self.model.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.value_net.weight)
         nn.init.zeros_(self.value_net.bias)
-        self._allowed: torch.Tensor
-        self._is_eos: torch.Tensor
-        self.register_buffer("_allowed", torch.from_numpy(mdp.allowed), persistent=False)
-        self.register_buffer("_is_eos", torch.from_numpy(mdp.is_eos), persistent=False)
-        if not any(p.requires_grad for p in self.model.parameters()):
-            raise ValueError("the model has no trainable parameter (requires_grad is False everywhere)")
+        if self.dtype == "bfloat16":
+            for trunk in self._trunks():
+                lower_frozen_matrices(trunk)
+        if gradient_checkpointing:
+            for trunk in self._trunks():
+                trunk.gradient_checkpointing_enable({"use_reentrant": False})
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-        self._decoder = LockstepDecoder(self.model, mdp)
+        self._watched = [p for trunk in self._trunks() for p in trunk.parameters()]
+        self._copies: list[AutocastCopy] = []
+        self._decoders: list[Decoder] = []
         self._decoded_version = -1
 
     @staticmethod
-    def kwargs_for(env: Any, model: Any = None, dtype: str | None = None) -> dict[str, Any]:
+    def kwargs_for(
+        env: Any, model: Any = None, lora: Any = None, dtype: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """`policy_kwargs` for an env: a TextGym env, a vector env, or an SB3 `VecEnv` of them.
 
         Args:
             env: wrapped or not.
             model: None means `"tiny"`.
+            lora: see the class.
             dtype: see the class.
+            **kwargs: the class's other arguments.
 
         Raises:
             ValueError: not a TextGym env, or a named model whose vocabulary is not the env's.
@@ -112,33 +155,48 @@ class TokenPolicy(ActorCriticPolicy):
                     f"the env's tokenizer ({mdp.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} "
                     f"tokens); make the env with tokenizer={model!r}, or pass a loaded model that fits"
                 )
-        return {"mdp": mdp, "model": model, "dtype": dtype}
+        return {"mdp": mdp, "model": model, "lora": lora, "dtype": dtype, **kwargs}
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Nothing: the constructor builds the language model in place of SB3's networks."""
 
+    def _trunks(self) -> list[Any]:
+        return [self.model] if self.value_trunk is None else [self.model, self.value_trunk]
+
     def train(self, mode: bool = True) -> TokenPolicy:
         """Set the training flag; the language model stays in eval mode, so that dropout is off."""
         super().train(mode)
-        self.model.eval()
-        self._decoder.reset()
+        for trunk in self._trunks():
+            trunk.eval()
+            for module in trunk.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = mode  # the layer alone, not what is in it: transformers checkpoints in training
         return self
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of every forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
-    def masked(self, logits: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits with forbidden tokens at the lowest float: (..., V) after `lengths` (...) completion tokens."""
-        if not self.mdp.restricted:
-            return logits
-        too_short = (lengths < self.mdp.min_new_tokens).unsqueeze(-1)
-        allowed = self._allowed & ~(too_short & self._is_eos)
-        return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The untrained model, where the policy was made with `lora`: a reference without a second copy."""
+        self.model.disable_adapters()
+        try:
+            yield
+        finally:
+            self.model.enable_adapters()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the key-value cache."""
+        return sum(decoder.cache_bytes for decoder in self._decoders)
 
     def get_distribution(self, obs: PyTorchObs) -> CategoricalDistribution:  # type: ignore[override]
-        """The distribution of the next token, (N, V), by cached decoding; no gradient."""
-        return self._decode(obs)[0]
+        """The distribution of the next token, (N, V), by cached decoding; no gradient; uniform for ended rows."""
+        log_probs, _, live = self._decode(obs)
+        every = log_probs.new_zeros(len(live), self.mdp.vocab_size)
+        every[live] = log_probs
+        return CategoricalDistribution(self.mdp.vocab_size).proba_distribution(every)
 
     def forward(
         self, obs: torch.Tensor, deterministic: bool = False
@@ -146,32 +204,65 @@ class TokenPolicy(ActorCriticPolicy):
         """Choose tokens by cached decoding, without gradient.
 
         Returns:
-            actions (N,) int64, values (N, 1), log-probabilities (N,).
+            actions (N,) int64, values (N, 1), log-probabilities (N,); all 0 for rows that have ended.
+
+        Raises:
+            FloatingPointError: the model's logits are not finite.
         """
-        distribution, values = self._decode(obs)
-        actions = distribution.get_actions(deterministic=deterministic)
-        return actions, values, distribution.log_prob(actions)
+        log_probs, values, live = self._decode(obs)
+        chosen = log_probs.argmax(-1) if deterministic else sample(log_probs)
+        chosen_log_probs = log_probs.gather(-1, chosen[:, None]).squeeze(-1)
+        if not torch.isfinite(chosen_log_probs).all():
+            raise FloatingPointError("the policy's logits are not finite")
+        if live.all():
+            return chosen, values, chosen_log_probs
+        live = live.to(chosen.device)
+        actions, all_log_probs = chosen.new_zeros(len(live)), chosen_log_probs.new_zeros(len(live))
+        actions[live], all_log_probs[live] = chosen, chosen_log_probs
+        return actions, values, all_log_probs
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         return self.forward(observation, deterministic)[0]  # type: ignore[arg-type]
 
     def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
-        """Values of states, (N, 1), by cached decoding; no gradient."""
+        """Values of states, (N, 1), by cached decoding; no gradient; 0 for rows that have ended."""
         return self._decode(obs)[1]
 
     @torch.no_grad()
-    def _decode(self, obs: PyTorchObs) -> tuple[CategoricalDistribution, torch.Tensor]:
+    def _decode(self, obs: PyTorchObs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities (n, V) of the rows that have not ended; values (N, 1); which rows these are, (N,)."""
         observations = obs.long()  # type: ignore[union-attr]
-        version = sum(p._version for p in self.model.parameters())  # in-place updates of any kind count up
-        if version != self._decoded_version:
-            self._decoder.reset()
-            self._decoded_version = version
+        self._follow_weights()
         with self.autocast():
-            logits, hidden = self._decoder.logits_and_hidden(observations)
-        lengths = (observations[:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).sum(-1)
-        distribution = CategoricalDistribution(self.mdp.vocab_size).proba_distribution(self.masked(logits, lengths))
-        assert hidden is not None
-        return distribution, self.value_net(hidden)
+            hidden, live = self._decoders[0].hidden(observations)
+            value_hidden = hidden if len(self._decoders) == 1 else self._decoders[1].hidden(observations)[0]
+            on_device = live.to(hidden.device)
+            logits = logits_of(self._decoders[0].model, hidden[on_device], self.mdp.vocab_size)
+        lengths = self._lengths(observations[live.to(observations.device)]).to(hidden.device)
+        values = self._values(value_hidden) * on_device[:, None]
+        return self.distribution.log_probs(logits, lengths), values, live
+
+    def _follow_weights(self) -> None:
+        """Drop what was decoded with other weights."""
+        version = sum(p._version for p in self._watched)  # in-place updates of any kind count up
+        if not self._decoders:
+            if self.dtype == "bfloat16":
+                self._copies = [AutocastCopy(trunk) for trunk in self._trunks()]
+            models = [c.model for c in self._copies] or self._trunks()
+            self._decoders = [Decoder(model, self.mdp) for model in models]
+        elif version != self._decoded_version:
+            for copied in self._copies:
+                copied.refresh()
+            for decoder in self._decoders:
+                decoder.reset()
+        self._decoded_version = version
+
+    def _values(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            return self.value_net(hidden.float())
+
+    def _lengths(self, observations: torch.Tensor) -> torch.Tensor:
+        return (observations[:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).sum(-1)
 
     def evaluate_actions(  # type: ignore[override]
         self, obs: torch.Tensor, actions: torch.Tensor
@@ -188,45 +279,82 @@ class TokenPolicy(ActorCriticPolicy):
         """
         if actions.ndim == 2:
             return self.evaluate_episodes(obs, actions)
-        lengths = (obs[:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).sum(-1)
-        with self.autocast():
-            output = self.model(
-                **model_inputs(obs.long(), self.mdp.pad_id),
-                use_cache=False,
-                logits_to_keep=1,
-                output_hidden_states=True,
-            )
-        logits = self.masked(output.logits[:, -1, : self.mdp.vocab_size].float(), lengths)
-        distribution = CategoricalDistribution(self.mdp.vocab_size).proba_distribution(logits)
-        values = self.value_net(output.hidden_states[-1][:, -1].float())
-        return values, distribution.log_prob(actions), distribution.entropy()
+        obs = obs.long()
+        with self.autocast(), memory_advice("lower batch_size"):
+            hidden = state_hidden(self.model, self.mdp, obs)
+            log_probs, entropies = self._score(self.model, hidden, self._lengths(obs), actions.long())
+            if self.value_trunk is not None:
+                hidden = state_hidden(self.value_trunk, self.mdp, obs)
+        return self._values(hidden), log_probs, entropies
 
     def evaluate_episodes(
-        self, rows: torch.Tensor, actions: torch.Tensor, model: Any = None
+        self, rows: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`evaluate_actions` for whole episodes, in one forward pass.
 
         Args:
             rows: (B, P + T) int64 last observations.
             actions: (B, T) int64 completions, padded.
-            model: another causal LM in place of the policy's, such as the reference; its values mean nothing.
 
         Returns:
             values, log-probabilities and entropies, each (B, T) float32, 0 at padding.
         """
-        real = actions != self.mdp.pad_id  # (B, T)
-        width = int(real.sum(-1).max())
-        with self.autocast():
-            output = episode_outputs(model or self.model, self.mdp, rows, width, output_hidden_states=True)
-        steps = torch.arange(width, device=rows.device)
-        logits = self.masked(output.logits[..., : self.mdp.vocab_size].float(), steps)  # (B, W, V)
-        chosen = actions[:, :width].masked_fill(~real[:, :width], 0)
-        distribution = torch.distributions.Categorical(logits=logits)
-        values = self.value_net(output.hidden_states[-1][:, -width:].float()).squeeze(-1)
-        terms = values, distribution.log_prob(chosen), distribution.entropy()  # (B, W) each
-        padding = (0, actions.shape[1] - width)
-        return tuple(  # type: ignore[return-value]
-            nn.functional.pad(term.masked_fill(~real[:, :width], 0.0), padding) for term in terms
+        with self.autocast(), memory_advice("lower micro_batch_size"):
+            hidden, terms = self._score_episodes(self.model, rows, actions)
+            if self.value_trunk is not None:
+                hidden = episode_hidden(self.value_trunk, self.mdp, rows)
+        return self._by_step(actions, self._values(hidden).squeeze(-1), *terms)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def log_probs_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of episodes under another model, with the same masks and temperature but no truncation.
+
+        Args:
+            model: a causal LM, such as the reference; it is not truncated, so that all that is drawn is possible.
+            rows: (B, P + T) int64 last observations.
+            actions: (B, T) int64 completions, padded.
+
+        Returns:
+            (B, T) float32, 0 at padding.
+        """
+        with self.autocast(), memory_advice("lower micro_batch_size"):
+            _, (log_probs, _) = self._score_episodes(model, rows, actions, truncate=False)
+        return self._by_step(actions, log_probs)[0]
+
+    def _score_episodes(
+        self, model: Any, rows: torch.Tensor, actions: torch.Tensor, truncate: bool = True
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Hidden states (M, H), log-probabilities (M,) and entropies (M,) of the real tokens."""
+        real = actions != self.mdp.pad_id
+        lengths = (real.cumsum(-1) - 1)[real]
+        hidden = episode_hidden(model, self.mdp, rows)
+        return hidden, self._score(model, hidden, lengths, actions[real], truncate)
+
+    def _score(
+        self, model: Any, hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor, truncate: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities (M,) and entropies (M,), a chunk of logits at a time."""
+
+        def score(hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            logits = logits_of(model, hidden, self.mdp.vocab_size)
+            log_probs = self.distribution.log_probs(logits, lengths, actions, truncate)  # (m, V)
+            entropies = -(log_probs.exp() * log_probs).sum(-1)
+            return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropies
+
+        size = max(1, LOGITS_PER_CHUNK.get(hidden.device.type, 2**25) // self.mdp.vocab_size)
+        if len(hidden) <= size:
+            return score(hidden, lengths, actions)  # type: ignore[return-value]
+        chunks = zip(hidden.split(size), lengths.split(size), actions.split(size), strict=True)
+        # Under gradient, a chunk's logits are computed again in the backward pass, so that only one's are ever there.
+        terms = [checkpoint(score, *c, use_reentrant=False) if hidden.requires_grad else score(*c) for c in chunks]
+        log_probs, entropies = zip(*terms, strict=True)
+        return torch.cat(log_probs), torch.cat(entropies)
+
+    def _by_step(self, actions: torch.Tensor, *terms: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Numbers of the real tokens, (M,) each, in their places, (B, T); 0 at padding."""
+        real = actions != self.mdp.pad_id
+        return tuple(
+            torch.zeros_like(actions, dtype=torch.float32).masked_scatter(real, term.float()) for term in terms
         )
 
 

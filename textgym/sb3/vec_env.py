@@ -16,8 +16,9 @@ class TextVecEnv(VecEnv):
 
     Over an env in `"SameStep"` mode it is an ordinary `VecEnv`: an ended row starts anew, and its last observation is
     `infos[i]["terminal_observation"]`. Over one in `"Disabled"` mode an ended row reports `done` once, in the same
-    form, and then waits for the next `reset()`; `EpisodicAlgorithm` uses that to collect one episode per row without
-    waste.
+    form, and then waits. `EpisodicAlgorithm` uses that to collect complete episodes without waste: after a `reset()`
+    every row plays `episodes_per_reset` episodes (1 by default). Rows begin their next one together, as soon as
+    `restart_together` of them wait (1 by default) or nothing else is live.
 
     Args:
         venv: a `TextGenerationVectorEnv`, wrapped or not.
@@ -34,6 +35,8 @@ class TextVecEnv(VecEnv):
             )
         self.venv = venv
         self._same_step = mode is AutoresetMode.SAME_STEP
+        self.episodes_per_reset = self.restart_together = 1
+        self._live, self._played = np.zeros(venv.num_envs, bool), np.zeros(venv.num_envs, np.int64)
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
     def reset(self) -> np.ndarray:
@@ -42,6 +45,7 @@ class TextVecEnv(VecEnv):
         self.reset_infos = [row_of(info, i) for i in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
+        self._live[:], self._played[:] = True, 0
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -59,7 +63,22 @@ class TextVecEnv(VecEnv):
             infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
             if self._same_step:
                 self.reset_infos[i] = {k: v for k, v in row_of(info, i).items() if not k.startswith("final_")}
+        if not self._same_step:
+            obs = self._restart(obs, dones)
         return obs, rewards.astype(np.float32), dones, infos
+
+    def _restart(self, obs: np.ndarray, dones: np.ndarray) -> np.ndarray:
+        """Begin the waiting rows' next episodes, where it is time to."""
+        self._live &= ~dones
+        self._played += dones
+        waiting = ~self._live & (self._played < self.episodes_per_reset)
+        if not waiting.any() or (waiting.sum() < self.restart_together and self._live.any()):
+            return obs
+        obs, info = self.venv.reset(options={"reset_mask": waiting})
+        self._live |= waiting
+        for i in np.flatnonzero(waiting).tolist():
+            self.reset_infos[i] = row_of(info, i)
+        return obs
 
     def close(self) -> None:
         """Close the vector env."""

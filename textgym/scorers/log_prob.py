@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from textgym.language_models.decoder import LockstepDecoder
+    from textgym.language_models.decoder import Decoder
 
 
 class LogProb(Scorer):
@@ -49,7 +49,7 @@ class LogProb(Scorer):
 
         self.name = name
         self.model = load_model(model, device=device, dtype=dtype)
-        self._decoder: LockstepDecoder | None = None
+        self._decoder: Decoder | None = None
         self._mdp: TextMDP | None = None
         self._contexts: IntArray = np.empty((0, 0), np.int64)
 
@@ -61,14 +61,18 @@ class LogProb(Scorer):
         """
         import torch
 
-        from textgym.language_models.decoder import LockstepDecoder
+        from textgym.language_models.decoder import Decoder
+        from textgym.language_models.forward import check_model, logits_of
 
         if self._decoder is None or generations.mdp != self._mdp:
-            self._decoder, self._mdp = LockstepDecoder(self.model, generations.mdp), generations.mdp
+            check_model(self.model, generations.mdp)
+            self._decoder, self._mdp = Decoder(self.model, generations.mdp), generations.mdp
             self._contexts = np.empty((0, 0), np.int64)
         tokens = self._update_contexts(generations)  # (n,)
-        logits = self._decoder.logits(torch.as_tensor(self._contexts, device=self.model.device))  # (N, V)
-        return logits.log_softmax(-1)[generations.rows, tokens]
+        hidden, _ = self._decoder.hidden(torch.from_numpy(self._contexts))  # (N, H)
+        with torch.no_grad():
+            logits = logits_of(self.model, hidden[generations.rows], generations.mdp.vocab_size)  # (n, V)
+        return logits.log_softmax(-1)[np.arange(len(tokens)), tokens]
 
     def _update_contexts(self, generations: Generations) -> IntArray:
         """Write the rows without their newest tokens into `self._contexts`, (N, P + T); return these tokens, (n,).

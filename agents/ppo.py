@@ -1,0 +1,88 @@
+"""Proximal policy optimisation (Schulman et al. 2017) for language models, on stable-baselines3's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import stable_baselines3
+import torch
+from stable_baselines3.common.type_aliases import Schedule
+
+from agents.losses import value_loss
+from agents.policy_gradient import PolicyGradient
+from agents.returns import generalized_advantages, whiten
+from textgym.sb3 import Episodes, TokenPolicy
+
+
+class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch_size and clip_range may be None
+    """PPO on complete episodes, with a KL penalty to the reference model.
+
+    It is a `stable_baselines3.PPO` whose rollouts are whole episodes, each stored and run through the model once.
+    Advantages are generalised (GAE) and whitened over real tokens.
+
+    Example:
+        >>> from agents import PPO
+        >>> agent = PPO("TokenPolicy", "TextGen-v0", kl_coef=0.05)  # doctest: +SKIP
+        >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
+
+    Args:
+        policy: `"TokenPolicy"`.
+        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
+        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
+        batch_size: *episodes* in a minibatch; None takes the whole rollout.
+        n_epochs: passes over the rollout.
+        gae_lambda: of the advantages; 1 is the return minus the value.
+        clip_range: of the policy's loss; a float or a function of the remaining progress.
+        clip_range_vf: of the value's loss, in units of the return; None for no clipping.
+        normalize_advantage: whiten the advantages of a minibatch over its real tokens.
+        vf_coef: weight of the value loss.
+        **kwargs: see `PolicyGradient`.
+
+    Raises:
+        ValueError: what `PolicyGradient` raises.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        *PolicyGradient.hyperparameters,
+        "gae_lambda",
+        "clip_range_vf",
+        "normalize_advantage",
+        "vf_coef",
+    )
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Any = None,
+        *,
+        batch_size: int | None = 32,
+        n_epochs: int = 4,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        vf_coef: float = 0.5,
+        **kwargs: Any,
+    ):
+        self.clip_range_vf, self.normalize_advantage = clip_range_vf, normalize_advantage
+        super().__init__(policy, env, model, batch_size=batch_size, n_epochs=n_epochs, clip_range=clip_range, **kwargs)
+        self.gae_lambda, self.vf_coef = gae_lambda, vf_coef
+
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """Generalised advantages, and returns for the value head."""
+        advantages = generalized_advantages(rewards, episodes.values, self.gamma, self.gae_lambda) * episodes.mask
+        return episodes.replace(advantages=advantages, returns=advantages + episodes.values)
+
+    def minibatch(self, episodes: Episodes, index: torch.Tensor) -> Episodes:
+        """Some episodes, with their advantages whitened."""
+        batch = super().minibatch(episodes, index)
+        return batch.replace(advantages=whiten(batch.advantages, batch.mask)) if self.normalize_advantage else batch
+
+    def loss(
+        self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The policy's loss plus the value head's."""
+        losses, statistics = super().loss(piece, values, log_probs, entropies)
+        statistics["value_loss"] = value_loss(values, piece.values, piece.returns, self.scheduled(self.clip_range_vf))
+        return losses + self.vf_coef * statistics["value_loss"], statistics

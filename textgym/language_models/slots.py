@@ -1,0 +1,99 @@
+"""A key-value cache of slots: rows of different lengths, each growing and being replaced on its own.
+
+transformers' caches concatenate one column to all rows in every step, which copies everything that is there. Here each
+row's keys and values are written in place; a decode step reads the slots of the rows that grow, which are the first.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class SlotCache(Cache):
+    """Keys and values of `num_slots` rows of up to `max_tokens` tokens, allocated when the first ones come.
+
+    What `update` does with them is said before each forward pass, by `prefill` or `decode`.
+    """
+
+    def __init__(self, num_layers: int, num_slots: int, max_tokens: int):
+        self.num_slots, self.max_tokens = num_slots, max_tokens
+        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+
+    def prefill(self, sources: torch.Tensor, slots: torch.Tensor) -> None:
+        """The next pass runs whole rows from column 0 on; row `sources[j]` of it goes into slot `slots[j]`."""
+        self.prefilling, self.sources, self.slots = True, sources, slots
+
+    def decode(self, columns: torch.Tensor, width: int, aligned: bool) -> None:
+        """The next pass runs one token for each of the first n slots.
+
+        Args:
+            columns: (n,) where each slot's token goes.
+            width: columns that are attended to.
+            aligned: whether all columns are `width - 1`.
+        """
+        self.prefilling, self.columns, self.width, self.aligned = False, columns, width, aligned
+        self.slots = torch.arange(len(columns), device=columns.device)
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy slots; `sources` and `targets` may overlap."""
+        for layer in self.layers:
+            for store in (layer.keys, layer.values):
+                if store is not None:
+                    store[targets] = store[sources]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        stores = [store for layer in self.layers for store in (layer.keys, layer.values) if store is not None]
+        return sum(store.nbytes for store in stores)
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer of a `SlotCache`; `keys` and `values` are (slots, heads, tokens, head size)."""
+
+    def __init__(self, cache: SlotCache):
+        super().__init__()
+        self.cache = cache
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate both stores."""
+        size = self.cache.num_slots, self.cache.max_tokens
+        for name, states in (("keys", key_states), ("values", value_states)):
+            _, heads, _, width = states.shape
+            # zeros, because masked columns are multiplied by probability 0, which does not silence a NaN
+            setattr(self, name, states.new_zeros(size[0], heads, size[1], width))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store (n, heads, L, head size) and return what the pass attends to."""
+        cache = self.cache
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        if cache.prefilling:
+            length = key_states.shape[2]
+            for store, states in ((self.keys, key_states), (self.values, value_states)):
+                store[cache.slots, :, :length] = states[cache.sources].to(store.dtype)
+            return key_states, value_states
+        for store, states in ((self.keys, key_states), (self.values, value_states)):
+            if cache.aligned:
+                store[: len(states), :, cache.width - 1] = states[:, :, 0]
+            else:
+                store[cache.slots, :, cache.columns] = states[:, :, 0].to(store.dtype)
+        n = len(key_states)
+        return self.keys[:n, :, : cache.width], self.values[:n, :, : cache.width]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Number of columns attended to, and the first one."""
+        return (query_length if self.cache.prefilling else self.cache.width), 0
+
+    def get_seq_length(self) -> int:
+        """Columns before the fed ones."""
+        return 0 if self.cache.prefilling else self.cache.width - 1
+
+    def get_max_length(self) -> int:
+        """Columns of a slot."""
+        return self.cache.max_tokens
