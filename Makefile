@@ -18,10 +18,20 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
-# On a machine with a CUDA device: its tests, the demo, and a short run on a real 135M-parameter model.
+# On a machine with a CUDA device: its tests, the demos, a real 135M-parameter model, and the speed of three sizes.
+GPU := $(BIN)/python scripts/benchmark.py
+BF16 := --device cuda --dtype bfloat16
 gpu: $(STAMP)
 	$(BIN)/pytest -m gpu
+	mkdir -p runs
+	rm -f runs/gpu.jsonl
+	for model in tiny random-135m random-1.5b; do \
+		$(GPU) rollout --model $$model $(BF16) --num-envs 64 256 --repeats 3 >> runs/gpu.jsonl; \
+		$(GPU) update --model $$model $(BF16) --num-envs 64 256 >> runs/gpu.jsonl; \
+		$(GPU) train --model $$model $(BF16) --num-envs 64 >> runs/gpu.jsonl; \
+	done
 	$(BIN)/python scripts/demo.py --device cuda --out runs/demo-cuda
+	$(BIN)/python scripts/demo.py --device cuda --algorithm ppo --out runs/demo-ppo-cuda
 	$(BIN)/python scripts/train.py reinforce --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
 		--dtype bfloat16 --device cuda --learning-rate 1e-5 --total-timesteps 200000 --out runs/smollm2-cuda
 	$(BIN)/python scripts/evaluate.py --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
@@ -34,7 +44,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 benchmark: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/benchmark.py env
+	for what in env rollout update train; do OMP_NUM_THREADS=1 $(BIN)/python scripts/benchmark.py $$what; done
 
 docs: $(STAMP)
 	$(BIN)/python scripts/make_docs.py

@@ -78,9 +78,9 @@ class RLOO(REINFORCE):
 class GRPO(REINFORCE):
     """GRPO (Shao et al. 2024): advantages normalised in the group, and PPO's clipped loss.
 
-    A = (G - mean of the group) / (standard deviation of the group + 1e-4). Dividing by the deviation weighs prompts that
-    are nearly always or nearly never solved more than the others; `scale_advantages=False` leaves it out (Liu et al.
-    2025).
+    A = (G - mean of the group) / (standard deviation of the group + 1e-4). Dividing by the deviation weighs prompts
+    that are nearly always or nearly never solved more than the others; `scale_advantages=False` leaves it out (Liu et
+    al. 2025). The paper's loss is normalised by `"sequence"`; the default here is `"token"`, as for the whole family.
 
     Args:
         policy: as for REINFORCE.
@@ -90,7 +90,6 @@ class GRPO(REINFORCE):
         clip_range: of the clipped loss.
         kl_coef: weight of the KL penalty.
         kl_penalty: the paper's `"k3"`, in the loss.
-        loss_normalization: the paper's `"sequence"`, the mean of the episodes' means, favours long wrong answers.
         scale_advantages: divide by the group's standard deviation.
         **kwargs: see `PolicyGradient`.
     """

@@ -12,9 +12,8 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import product
 from typing import Any
@@ -24,6 +23,8 @@ import numpy as np
 import tyro
 
 import textgym
+from scripts import benchmark_models
+from scripts.timing import measure
 from textgym.mdp import IntArray
 from textgym.scorers import Generations
 
@@ -46,26 +47,6 @@ class ReadsText(textgym.Scorer):
     def score(self, generations: Generations) -> Any:
         """(n,) characters."""
         return [len(text) for text in generations.texts]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Medians over repeated runs, in seconds per call."""
-
-    cpu_seconds: float
-    wall_seconds: float
-
-
-def measure(run: Callable[[], None], calls: int, repeats: int) -> Timing:
-    """Time `run`, which makes `calls` calls of what is measured, `repeats` times after one run that is not counted."""
-    run()
-    cpu, wall = [], []
-    for _ in range(repeats):
-        starts = time.process_time(), time.perf_counter()
-        run()
-        cpu.append((time.process_time() - starts[0]) / calls)
-        wall.append((time.perf_counter() - starts[1]) / calls)
-    return Timing(statistics.median(cpu), statistics.median(wall))
 
 
 def env(
@@ -186,13 +167,21 @@ def imports(repeats: int = 9) -> Iterator[dict[str, Any]]:
     yield {"benchmark": "imports", **medians, "ratio": medians["textgym"] / medians["gymnasium"], "repeats": repeats}
 
 
-SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {"env": env, "imports": imports}
+SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+    "env": env,
+    "imports": imports,
+    "rollout": benchmark_models.rollout,
+    "update": benchmark_models.update,
+    "train": benchmark_models.train,
+}
 """Name on the command line -> a function with typed arguments that yields one result after the other."""
 
 
 def main(args: list[str] | None = None) -> None:
     """Run a subcommand and print its results, each with the versions that it was measured with."""
-    versions = {"python": platform.python_version()} | {p: version(p) for p in ("textgym", "numpy", "gymnasium")}
+    versions = {"python": platform.python_version()} | {
+        p: version(p) for p in ("textgym", "numpy", "gymnasium", "torch", "transformers")
+    }
     for result in tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS, args=args):
         print(json.dumps(result | {"versions": versions}), flush=True)
 

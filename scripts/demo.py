@@ -1,6 +1,6 @@
-"""The demo: REINFORCE teaches the embedded model to write more positive movie reviews: `make demo`.
+"""The demo: an agent teaches the embedded model to write more positive movie reviews: `make demo` (REINFORCE).
 
-Everything goes through the public API: `gym.make_vec("TextGen-v0")`, `agents.REINFORCE`, `scripts.evaluate`. It prints
+Everything goes through the public API: `gym.make_vec("TextGen-v0")`, `agents`, `scripts.evaluate`. It prints
 reward, KL to the reference and samples before and after, and writes the learning curve and the checkpoint to `--out`.
 """
 
@@ -10,6 +10,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
@@ -19,19 +20,28 @@ from rich.table import Table
 from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
-from agents import REINFORCE
+from agents import GRPO, PPO, REINFORCE, RLOO
+from agents.policy_gradient import PolicyGradient
 from scripts.command_line import show_sample
 from scripts.evaluate import Evaluation, evaluate
 from scripts.train import ShowProgress
 from textgym.sb3 import EpisodicAlgorithm
 
 console = Console(highlight=False)
+AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
+    "reinforce": (REINFORCE, {}),
+    "rloo": (RLOO, {}),
+    "grpo": (GRPO, {}),
+    "ppo": (PPO, {}),
+}
+"""Each agent, with what it needs beside the common settings."""
 
 
 @dataclass
 class Args:
     """The demo's settings."""
 
+    algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = "reinforce"
     env_id: str = "TextGen-v0"
     total_timesteps: int = 100_000
     """Tokens to generate and train on."""
@@ -45,7 +55,7 @@ class Args:
     out: Path = Path("runs/demo")
 
 
-def draw_curve(out: Path) -> Path:
+def draw_curve(out: Path, title: str) -> Path:
     """The learning curve: reward and KL to the reference against tokens, from the training's CSV log."""
     import matplotlib
 
@@ -63,7 +73,7 @@ def draw_curve(out: Path) -> Path:
         axis.plot([float(row["time/total_timesteps"]) for row in log], [float(row[column]) for row in log], color=color)
         axis.set_ylabel(label, color=color)
     reward.set_xlabel("tokens generated")
-    reward.set_title("REINFORCE on TextGen-v0")
+    reward.set_title(title)
     figure.savefig(out / "learning_curve.png", dpi=150)
     return out / "learning_curve.png"
 
@@ -96,13 +106,15 @@ def main(args: Args) -> None:
             args.env_id, num_envs=args.n_envs, num_generations=num_generations, autoreset_mode="Disabled"
         )
 
-    agent = REINFORCE(
+    agent_class, options = AGENTS[args.algorithm]
+    agent = agent_class(
         "TokenPolicy",
         make_env(args.num_generations),
         learning_rate=args.learning_rate,
         kl_coef=args.kl_coef,
         seed=args.seed,
         device=args.device,
+        **options,
     )
     # Shares the agent's model, keeps a copy of the untrained one as reference, and draws every prompt independently.
     judge = EpisodicAlgorithm("TokenPolicy", make_env(1), agent.policy.model, seed=args.seed, device=args.device)
@@ -118,7 +130,7 @@ def main(args: Args) -> None:
             show_sample(sample, console)
     console.print()
     report(before, after)
-    console.print(f"learning curve: {draw_curve(args.out)}", soft_wrap=True)
+    console.print(f"learning curve: {draw_curve(args.out, f'{agent_class.__name__} on {args.env_id}')}", soft_wrap=True)
     console.print(f"checkpoint: {args.out / 'checkpoint'}", soft_wrap=True)
     console.print(f"{agent.num_timesteps} tokens in {time.perf_counter() - start:.0f} s on {agent.device}")
 

@@ -1,16 +1,21 @@
-"""Train a baseline agent: `python scripts/train.py reinforce --env-id TextGen-v0 --scorer my_rewards:brevity`.
+"""Train a baseline agent: `python scripts/train.py ppo --env-id TextGen-v0 --scorer my_rewards:brevity`.
 
 Writes to `--out`: `checkpoint/` (also a transformers model directory), `progress.csv` and TensorBoard logs. Ctrl-C or
-SIGTERM end the training after the current step and still write the checkpoint; `--resume` goes on from it.
+SIGTERM end the training after the current step and still write the checkpoint. To go on from it, repeat the command
+with `--resume`: its arguments replace the saved ones, but model, adapters, random state and an adapted `kl_coef` are
+the checkpoint's. A loss that is not finite ends the training without one, so that the last good one stays.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
@@ -20,13 +25,35 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger, make_output_format
 
+import agents
 import textgym  # noqa: F401 (registers the env ids)
-from agents import REINFORCE
+from agents.policy_gradient import KLPenalty, PolicyGradient
+from agents.returns import Baseline
 from scripts.command_line import Sample, env_arguments, show_sample
 from textgym.metrics import evenly_spaced
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.checkpoints import POLICY_ARGUMENTS
+from textgym.sb3.policy import ValueFunction
+from textgym.sb3.updates import Normalization
 
 console = Console(highlight=False)
+
+
+@dataclass
+class RunArgs:
+    """How long to train, and what to write."""
+
+    out: Path
+    total_timesteps: int = 200_000
+    """Tokens to generate and train on."""
+    threads: int | None = None
+    """CPU threads of torch."""
+    checkpoint_every: int = 0
+    """Tokens between checkpoints, which are kept in `out`/checkpoints; 0: only the last."""
+    samples_every: int = 10
+    """Updates between printed samples; 0: none."""
+    resume: bool = False
+    """Go on from `out`/checkpoint."""
 
 
 @dataclass
@@ -58,80 +85,149 @@ class EnvArgs:
 
 @dataclass
 class TrainArgs:
-    """What every agent takes."""
+    """What every agent takes. All but `run` and `env` are arguments of the agent or of its policy."""
 
+    algorithm: ClassVar[type[PolicyGradient]]
+    run: Annotated[RunArgs, tyro.conf.arg(name="")]
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
     model: str = "tiny"
     """`tiny`, `smollm2-q4`, a directory or a hub id."""
-    total_timesteps: int = 200_000
-    """Tokens to generate and train on."""
+    reference: str | None = None
+    """What KL is measured to; the untrained model by default."""
+    lora: str | None = None
+    """Train adapters: arguments of peft.LoraConfig as JSON, such as '{"r": 16}'."""
     episodes_per_update: int | None = None
     """`n_envs` by default."""
+    batch_size: int | None = None
+    """Episodes in a minibatch; all by default."""
+    n_epochs: int = 1
+    """Passes over the episodes of an update."""
+    clip_range: float | None = None
+    """Of the probability ratio; None: the plain policy gradient."""
+    target_kl: float | None = None
+    """Nats per token between old and new policy; an update stops beyond 1.5 times this."""
     learning_rate: float = 1e-4
+    gamma: float = 1.0
     kl_coef: float = 0.05
     """Weight of the KL to the reference, in reward per nat."""
+    kl_penalty: KLPenalty = "reward"
+    """Where it goes: subtracted from the reward (k1), or an estimator in the loss."""
+    kl_target: float | None = None
+    """Nats per episode; `kl_coef` is then only where the adaptation starts."""
+    missing_eos_penalty: float = 0.0
+    """Subtracted from the reward of an episode that ended by length."""
+    loss_normalization: Normalization = "token"
     ent_coef: float = 0.0
     max_grad_norm: float = 1.0
     micro_batch_size: int | None = None
-    """Episodes per forward-backward pass; all by default."""
+    """Episodes per forward-backward pass at most; it does not change the gradient."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast; weights stay float32."""
+    temperature: float = 1.0
+    """Of the policy's distribution, in sampling and in training, as are `top_k` and `top_p`."""
+    top_k: int | None = None
+    top_p: float | None = None
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     device: str = "auto"
     seed: int = 0
-    threads: int | None = None
-    """CPU threads of torch."""
-    out: Path = Path("runs/reinforce")
-    checkpoint_every: int = 0
-    """Tokens between checkpoints, which are kept in `out`/checkpoints; 0: only the last."""
-    samples_every: int = 10
-    """Updates between printed samples; 0: none."""
-    resume: bool = False
-    """Go on from `out`/checkpoint."""
+
+    def agent(self) -> PolicyGradient:
+        """The agent, new or resumed.
+
+        Raises:
+            ValueError: `lora` is no JSON, or what the agent or its checkpoint raises.
+        """
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("run", "env")}
+        options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
+        if self.reference is None:
+            del options["reference"]  # a checkpoint has its own
+        if self.lora is not None:
+            try:
+                options["lora"] = json.loads(self.lora)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"--lora is not JSON: {error}: {self.lora!r}") from error
+        if not self.run.resume:
+            return self.algorithm("TokenPolicy", self.env.make(), **options)
+        for name in ("model", "lora", "seed", *(["kl_coef"] if self.kl_target else [])):
+            options.pop(name)
+        return self.algorithm.load(self.run.out / "checkpoint", self.env.make(), **options)  # type: ignore[return-value]
 
 
 @dataclass
-class Reinforce(TrainArgs):
+class Rloo(TrainArgs):
+    """RLOO: REINFORCE with the leave-one-out baseline."""
+
+    algorithm: ClassVar[type[PolicyGradient]] = agents.RLOO
+    reward_to_go: bool = False
+    """Weigh a token by the rewards from it on."""
+
+
+@dataclass
+class Reinforce(Rloo):
     """REINFORCE with a group baseline and a KL penalty."""
 
-    baseline: Literal["leave_one_out", "mean", "none"] = "leave_one_out"
-    reward_to_go: bool = False
+    algorithm = agents.REINFORCE
+    baseline: Baseline = "leave_one_out"
 
-    def agent(self) -> REINFORCE:
-        """The agent, new or resumed."""
-        options = {
-            name: getattr(self, name)
-            for name in ("episodes_per_update", "learning_rate", "kl_coef", "ent_coef", "max_grad_norm")
-            + ("micro_batch_size", "dtype", "device", "baseline", "reward_to_go")
-        }
-        if self.resume:
-            return REINFORCE.load(self.out / "checkpoint", self.env.make(), **options)  # type: ignore[return-value]
-        return REINFORCE("TokenPolicy", self.env.make(), self.model, seed=self.seed, **options)
+
+@dataclass
+class Grpo(Rloo):
+    """GRPO: advantages normalised in the prompt's group, and the clipped loss."""
+
+    algorithm = agents.GRPO
+    clip_range: float | None = 0.2
+    kl_coef: float = 0.04
+    kl_penalty: KLPenalty = "k3"
+    scale_advantages: bool = True
+    """Divide by the standard deviation of the group."""
+
+
+@dataclass
+class Ppo(TrainArgs):
+    """PPO with a value head, generalised advantages and the clipped loss."""
+
+    algorithm = agents.PPO
+    batch_size: int | None = 32
+    n_epochs: int = 4
+    clip_range: float = 0.2
+    """Of the probability ratio."""
+    clip_range_vf: float | None = None
+    """Of the value, in units of the return; None: no clipping."""
+    gae_lambda: float = 0.95
+    normalize_advantage: bool = True
+    """Whiten the advantages of a minibatch."""
+    vf_coef: float = 0.5
+    value_function: ValueFunction = "shared"
+    """A head on the language model, or on a copy of it."""
+
+
+COMMANDS: dict[str, type[TrainArgs]] = {"reinforce": Reinforce, "rloo": Rloo, "grpo": Grpo, "ppo": Ppo}
 
 
 class StopOnSignal(BaseCallback):
     """Ends the training after the current env step on SIGINT or SIGTERM; a second signal acts as usual."""
 
+    received: int | None = None
+    _previous: Mapping[int, Any] = {}
+
     def _on_training_start(self) -> None:
-        self.received: int | None = None
         self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._on_training_end()
 
     def _on_step(self) -> bool:
         return self.received is None
 
     def _on_training_end(self) -> None:
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 class ShowProgress(BaseCallback):
-    """A progress bar with reward and KL to the reference, and samples now and then."""
+    """A progress bar with reward and, where there is one, KL to the reference; and samples now and then."""
 
     def __init__(self, samples_every: int = 0):
         super().__init__()
@@ -150,13 +246,16 @@ class ShowProgress(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         values, self.rollouts = self.logger.name_to_value, self.rollouts + 1
-        reward, kl = values["rollout/reward"], values["rollout/kl_to_reference"]
-        self.bar.update(self.task, description=f"update {self.rollouts}  reward {reward:+.3f}  KL {kl:.2f} nats")
+        text = f"update {self.rollouts}  reward {values['rollout/reward']:+.3f}"
+        if "rollout/kl_to_reference" in values:
+            text += f"  KL {values['rollout/kl_to_reference']:.2f} nats"
+        self.bar.update(self.task, description=text)
         if self.samples_every and self.rollouts % self.samples_every == 0:
             print_samples(self.model, 3, self.bar.console)  # type: ignore[arg-type]
 
     def _on_training_end(self) -> None:
-        self.bar.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
 
 
 def print_samples(agent: EpisodicAlgorithm, count: int, to: Console = console) -> None:
@@ -169,30 +268,49 @@ def print_samples(agent: EpisodicAlgorithm, count: int, to: Console = console) -
         show_sample(Sample(prompt, completion, episodes.rewards[i].sum().item()), to)
 
 
-def train(args: Reinforce) -> EpisodicAlgorithm:
-    """Train, and write `out`/checkpoint whatever ends the training."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if not args.resume and (args.out / "checkpoint").exists():
-        raise FileExistsError(f"{args.out} holds a checkpoint; go on from it with --resume, or choose another --out")
+def last_checkpoint(out: Path) -> str:
+    """Where the newest checkpoint is, in words."""
+    written = [file.parent for file in out.glob("checkpoint*/**/algorithm.json")]
+    return f"the last checkpoint is {max(written, key=lambda p: p.stat().st_mtime)}" if written else "no checkpoint yet"
+
+
+def train(args: TrainArgs) -> PolicyGradient:
+    """Train, and write `out`/checkpoint whatever ends the training, except a loss that is not finite."""
+    run = args.run
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    if not run.resume and (run.out / "checkpoint").exists():
+        raise FileExistsError(f"{run.out} holds a checkpoint; go on from it with --resume, or choose another --out")
     agent = args.agent()
-    suffix = f"-{agent.num_timesteps}" if args.resume else ""  # a resumed run keeps the earlier progress.csv
-    formats = [make_output_format(name, str(args.out), suffix) for name in ("csv", "tensorboard")]
-    agent.set_logger(Logger(str(args.out), formats))
+    suffix = f"-{agent.num_timesteps}" if run.resume else ""  # a resumed run keeps the earlier progress.csv
+    formats = [make_output_format(name, str(run.out), suffix) for name in ("csv", "tensorboard")]
+    agent.set_logger(Logger(str(run.out), formats))
     stop = StopOnSignal()
-    callbacks: list[BaseCallback] = [stop, ShowProgress(args.samples_every)]
-    if args.checkpoint_every:
-        save = CheckpointCallback(1, str(args.out / "checkpoints"), name_prefix=type(agent).__name__.lower())
-        callbacks.append(EveryNTimesteps(args.checkpoint_every, save))
+    callbacks = CallbackList([stop, ShowProgress(run.samples_every)])
+    if run.checkpoint_every:
+        save = CheckpointCallback(1, str(run.out / "checkpoints"), name_prefix=type(agent).__name__.lower())
+        callbacks.callbacks.append(EveryNTimesteps(run.checkpoint_every, save))
     console.print(f"{type(agent).__name__} on {args.env.env_id}, model {args.model}, device {agent.device}")
-    agent.learn(args.total_timesteps, callback=CallbackList(callbacks), reset_num_timesteps=not args.resume)
-    agent.save(args.out / "checkpoint")
-    console.print(f"{agent.num_timesteps} tokens, {agent._n_updates} updates; checkpoint in {args.out / 'checkpoint'}")
+    try:
+        agent.learn(run.total_timesteps, callback=callbacks, reset_num_timesteps=not run.resume)
+    except FloatingPointError as error:
+        sys.exit(f"training stopped: {error}; {last_checkpoint(run.out)}")
+    finally:
+        callbacks.on_training_end()
+    agent.save(run.out / "checkpoint")
+    console.print(f"{agent.num_timesteps} tokens, {agent._n_updates} updates; checkpoint in {run.out / 'checkpoint'}")
     if stop.received is not None:
         console.print(f"stopped by {signal.Signals(stop.received).name}; go on with --resume")
         sys.exit(128 + stop.received)
     return agent
 
 
+def command_line() -> Any:
+    """One subcommand per agent; logs go to runs/<agent> by default."""
+    defaults = {name: command(RunArgs(Path("runs", name))) for name, command in COMMANDS.items()}
+    about = {name: str(command.__doc__) for name, command in COMMANDS.items()}
+    return tyro.extras.subcommand_type_from_defaults(defaults, about)
+
+
 if __name__ == "__main__":
-    train(tyro.cli(tyro.extras.subcommand_type_from_defaults({"reinforce": Reinforce()}), description=__doc__))
+    train(tyro.cli(command_line(), description=__doc__))

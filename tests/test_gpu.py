@@ -1,11 +1,14 @@
 """What must hold on a CUDA device; skipped where there is none."""
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
-from agents import REINFORCE
-from tests.conftest import CHARACTERS, count_tokens, small_llama
+from agents import PPO, REINFORCE
+from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
+from textgym.language_models.decoder import Decoder
+from textgym.language_models.forward import logits_of, state_hidden
 from textgym.scorers import LogProb
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -35,6 +38,31 @@ def test_it_trains_saves_and_resumes(dtype, tmp_path):
     loaded.learn(500, reset_num_timesteps=False)
     assert loaded.num_timesteps > made.num_timesteps
     assert all(p.is_cuda and p.dtype == torch.float32 for p in loaded.policy.parameters())
+
+
+@pytest.mark.parametrize("make", [small_llama, small_gpt2])
+def test_graphed_decoding_gives_the_logits_of_a_plain_forward(make, recwarn):
+    """Through rows that end, wait and are replaced; capturing must have worked, so nothing is warned of."""
+    env = gym.make_vec("TextGen-v0", num_envs=24, num_generations=4, **CHARACTERS, scorer=count_tokens)
+    decoder = Decoder(make().cuda(), env.unwrapped.mdp)
+    obs, rng = env.reset(seed=0)[0], np.random.default_rng(0)
+    for _ in range(60):
+        rows = torch.from_numpy(obs).cuda()
+        plain = logits_of(decoder.model, state_hidden(decoder.model, decoder.mdp, rows), 5)
+        torch.testing.assert_close(decoder.logits(rows), plain, atol=1e-4, rtol=1e-4)
+        obs = env.step(rng.integers(0, 5, 24))[0]
+    assert not [w for w in recwarn if "CUDA graph" in str(w.message)]
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"dtype": "bfloat16"}, {"lora": {"r": 4}, "dtype": "bfloat16"}])
+def test_ppo_trains(kwargs):
+    env = gym.make_vec(
+        "TextGen-v0", num_envs=16, num_generations=4, autoreset_mode="Disabled", **CHARACTERS, scorer=count_tokens
+    )
+    made = PPO("TokenPolicy", env, small_llama(), seed=0, device="cuda", learning_rate=1e-3, **kwargs)
+    made.learn(2_000)
+    assert made.num_timesteps >= 2_000
+    assert made.reference is not None and (made.reference.model is None) == ("lora" in kwargs)
 
 
 def test_it_learns():

@@ -1,8 +1,11 @@
-"""The training script: what it writes, signals, resuming, and a user's own reward from another directory."""
+"""The training script: its agents, what it writes, signals, resuming, a user's own reward from another directory."""
 
 import csv
+import dataclasses
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import tyro
 
+import agents
 from agents import REINFORCE
+from scripts.train import COMMANDS, EnvArgs, RunArgs, command_line, train
 from tests.conftest import small_llama
+from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.tokenizers import character_tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -86,3 +93,103 @@ def test_a_signal_leaves_a_loadable_checkpoint(model, tmp_path, number):
 def test_a_wrong_scorer_name_is_one_clear_error(model, tmp_path):
     done = subprocess.run(command(model, "--scorer", "sentimant"), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and "did you mean 'sentiment'" in done.stderr
+
+
+def parse(agent, model, *extra):
+    base = [agent, "--env-id", "TextGenChars-v0", "--model", str(model), "--n-envs", "16", "--device", "cpu"]
+    return tyro.cli(command_line(), args=[*base, *extra])
+
+
+def saved_in(folder):
+    return json.loads((folder / "checkpoint" / "algorithm.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "updates"),
+    [
+        ("reinforce", ["--baseline", "mean", "--missing-eos-penalty", "1"], 1),
+        ("rloo", ["--reward-to-go", "--temperature", "0.9", "--top-k", "4"], 1),
+        ("grpo", ["--lora", '{"r": 2}', "--n-epochs", "2", "--batch-size", "8"], 4),
+        ("ppo", ["--value-function", "separate", "--clip-range-vf", "0.2", "--batch-size", "8"], 8),
+    ],
+)
+def test_every_agent_trains_and_logs_to_its_own_folder(agent, options, updates, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trained = train(parse(agent, model, "--total-timesteps", "300", *options))
+    assert type(trained) is getattr(agents, agent.upper())
+    assert f"{agent.upper()} on TextGenChars-v0" in capsys.readouterr().out
+    saved = saved_in(Path("runs", agent))
+    assert saved["num_timesteps"] >= 300 and saved["n_updates"] % updates == 0 and saved["n_updates"] >= 2 * updates
+    assert saved["adapters"] is (agent == "grpo")
+    assert {"train/loss", "train/kl_coef", "rollout/kl_to_reference"} <= set(
+        next(csv.DictReader(Path("runs", agent, "progress.csv").open()))
+    )
+
+
+def default_of(algorithm, name):
+    """The default of a constructor's argument, wherever in the family it is named; else the policy's."""
+    for cls in (*algorithm.__mro__, TokenPolicy):
+        parameter = inspect.signature(cls.__init__).parameters.get(name)
+        if parameter is not None:
+            return parameter.default
+    raise AssertionError(f"{algorithm.__name__} takes no {name}")
+
+
+@pytest.mark.parametrize("agent", COMMANDS)
+def test_the_command_line_has_the_agents_arguments_and_defaults(agent):
+    command = COMMANDS[agent](RunArgs(Path("runs")))
+    defaults = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name not in ("run", "env")}
+    assert set(command.algorithm.hyperparameters) <= set(defaults)
+    explicit = {"model": "tiny", "dtype": "float32", "seed": 0}  # what None stands for, and a seed in place of none
+    assert {name: defaults.pop(name) for name in explicit} == explicit
+    assert defaults == {name: default_of(command.algorithm, name) for name in defaults}
+    for name in ("n_envs", "num_generations"):
+        assert getattr(EnvArgs(), name) == default_of(EpisodicAlgorithm, name)
+
+
+def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
+    options = ["--out", str(tmp_path), "--total-timesteps", "300", "--value-function", "separate", "--kl-target", "0.5"]
+    train(parse("ppo", model, *options))
+    saved = saved_in(tmp_path)
+    assert saved["arguments"]["kl_coef"] != 0.05
+
+    again = parse("ppo", "not read", *options, "--resume", "--learning-rate", "3e-4", "--top-p", "0.9")
+    agent = again.agent()
+    assert agent.num_timesteps == saved["num_timesteps"] and agent._n_updates == saved["n_updates"]
+    assert agent.kl_coef == saved["arguments"]["kl_coef"]  # the adapted one
+    assert agent.learning_rate == 3e-4 and agent.policy_kwargs["top_p"] == 0.9
+    assert agent.policy.value_trunk is not None and agent.policy.value_net.weight.abs().sum() > 0
+    train(again)
+    assert saved_in(tmp_path)["num_timesteps"] >= saved["num_timesteps"] + 300
+    assert saved_in(tmp_path)["n_updates"] > saved["n_updates"]
+    assert (tmp_path / f"progress-{saved['num_timesteps']}.csv").is_file()
+
+
+def test_without_a_kl_penalty_the_reward_alone_is_shown(model, tmp_path, capsys):
+    train(parse("grpo", model, "--out", str(tmp_path), "--total-timesteps", "200", "--kl-coef", "0"))
+    out = capsys.readouterr().out
+    assert "reward +" in out and "KL" not in out
+    row = next(csv.DictReader((tmp_path / "progress.csv").open()))
+    assert "rollout/reward" in row and "rollout/kl_to_reference" not in row
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(model, tmp_path):
+    options = ["--total-timesteps", "300", "--samples-every", "0"]
+    path, handler = tmp_path / "run", signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=r"^training stopped: the .*, at timestep \d+, update 1; no checkpoint yet$"):
+        train(parse("reinforce", model, *options, "--out", str(path), "--learning-rate", "1e30"))
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert not (path / "checkpoint").exists()
+
+    train(parse("reinforce", model, *options, "--out", str(path)))
+    saved = {file: file.read_bytes() for file in (path / "checkpoint").iterdir()}
+    diverging = command(model, *options, "--out", "run", "--resume", "--learning-rate", "1e30")
+    done = subprocess.run(diverging, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"training stopped: the .*; the last checkpoint is run/checkpoint\n", done.stderr)
+    assert saved == {file: file.read_bytes() for file in (path / "checkpoint").iterdir()}
+
+
+def test_adapters_that_are_no_json_name_the_flag(model, tmp_path):
+    with pytest.raises(ValueError, match=r"--lora is not JSON: .*: 'r=8'"):
+        train(parse("ppo", model, "--out", str(tmp_path), "--lora", "r=8"))

@@ -17,9 +17,6 @@ from textgym.mdp import TextMDP
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_PER_CHUNK = {"cpu": 2**25, "cuda": 2**28}
-"""The most logits (rows x V) that scoring or training holds at a time: 128 MiB and 1 GiB in float32."""
-
 
 def check_model(model: PreTrainedModel, mdp: TextMDP) -> None:
     """Refuse a model that cannot play the MDP, with a ValueError that says why."""
@@ -67,7 +64,8 @@ def logits_of(model: PreTrainedModel, hidden: torch.Tensor, vocab_size: int) -> 
     """The head: (..., H) -> (..., V) float32, with the scalings that some architectures put behind it."""
     logits = model.get_output_embeddings()(hidden)[..., :vocab_size].float()
     config = model.config.get_text_config()
-    logits = logits * getattr(config, "logit_scale", None) if getattr(config, "logit_scale", None) else logits
+    if factor := getattr(config, "logit_scale", None):
+        logits = logits * factor
     if divisor := getattr(config, "logits_scaling", None):
         logits = logits / divisor
     if cap := getattr(config, "final_logit_softcapping", None):

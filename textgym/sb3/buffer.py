@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 
-PASS_COST = {"cpu": 32, "cuda": 4096}
+PASS_COST = {"cpu": 8, "cuda": 4096}
 """What a forward and backward pass costs whatever its size, in tokens: reading weights, or launching kernels."""
 
 

@@ -14,14 +14,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.language_models import load_model, load_tokenizer
 from textgym.language_models.adapters import add_lora
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.forward import (
-    LOGITS_PER_CHUNK,
     check_model,
     episode_hidden,
     logits_of,
@@ -31,6 +29,7 @@ from textgym.language_models.forward import (
 from textgym.language_models.precision import AutocastCopy, lower_frozen_matrices
 from textgym.mdp import TextMDP
 from textgym.sb3.distribution import TokenDistribution, sample
+from textgym.sb3.scoring import by_step, score_tokens
 from textgym.tokenizers import from_pretrained
 
 ValueFunction = Literal["shared", "separate"]
@@ -282,7 +281,9 @@ class TokenPolicy(ActorCriticPolicy):
         obs = obs.long()
         with self.autocast(), memory_advice("lower batch_size"):
             hidden = state_hidden(self.model, self.mdp, obs)
-            log_probs, entropies = self._score(self.model, hidden, self._lengths(obs), actions.long())
+            log_probs, entropies = score_tokens(
+                self.model, self.distribution, hidden, self._lengths(obs), actions.long()
+            )
             if self.value_trunk is not None:
                 hidden = state_hidden(self.value_trunk, self.mdp, obs)
         return self._values(hidden), log_probs, entropies
@@ -303,7 +304,7 @@ class TokenPolicy(ActorCriticPolicy):
             hidden, terms = self._score_episodes(self.model, rows, actions)
             if self.value_trunk is not None:
                 hidden = episode_hidden(self.value_trunk, self.mdp, rows)
-        return self._by_step(actions, self._values(hidden).squeeze(-1), *terms)  # type: ignore[return-value]
+        return by_step(actions, self.mdp, self._values(hidden).squeeze(-1), *terms)  # type: ignore[return-value]
 
     @torch.no_grad()
     def log_probs_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -319,7 +320,7 @@ class TokenPolicy(ActorCriticPolicy):
         """
         with self.autocast(), memory_advice("lower micro_batch_size"):
             _, (log_probs, _) = self._score_episodes(model, rows, actions, truncate=False)
-        return self._by_step(actions, log_probs)[0]
+        return by_step(actions, self.mdp, log_probs)[0]
 
     def _score_episodes(
         self, model: Any, rows: torch.Tensor, actions: torch.Tensor, truncate: bool = True
@@ -328,34 +329,7 @@ class TokenPolicy(ActorCriticPolicy):
         real = actions != self.mdp.pad_id
         lengths = (real.cumsum(-1) - 1)[real]
         hidden = episode_hidden(model, self.mdp, rows)
-        return hidden, self._score(model, hidden, lengths, actions[real], truncate)
-
-    def _score(
-        self, model: Any, hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor, truncate: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities (M,) and entropies (M,), a chunk of logits at a time."""
-
-        def score(hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits = logits_of(model, hidden, self.mdp.vocab_size)
-            log_probs = self.distribution.log_probs(logits, lengths, actions, truncate)  # (m, V)
-            entropies = -(log_probs.exp() * log_probs).sum(-1)
-            return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropies
-
-        size = max(1, LOGITS_PER_CHUNK.get(hidden.device.type, 2**25) // self.mdp.vocab_size)
-        if len(hidden) <= size:
-            return score(hidden, lengths, actions)  # type: ignore[return-value]
-        chunks = zip(hidden.split(size), lengths.split(size), actions.split(size), strict=True)
-        # Under gradient, a chunk's logits are computed again in the backward pass, so that only one's are ever there.
-        terms = [checkpoint(score, *c, use_reentrant=False) if hidden.requires_grad else score(*c) for c in chunks]
-        log_probs, entropies = zip(*terms, strict=True)
-        return torch.cat(log_probs), torch.cat(entropies)
-
-    def _by_step(self, actions: torch.Tensor, *terms: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Numbers of the real tokens, (M,) each, in their places, (B, T); 0 at padding."""
-        real = actions != self.mdp.pad_id
-        return tuple(
-            torch.zeros_like(actions, dtype=torch.float32).masked_scatter(real, term.float()) for term in terms
-        )
+        return hidden, score_tokens(model, self.distribution, hidden, lengths, actions[real], truncate)
 
 
 def _attribute(env: Any, name: str) -> Any:

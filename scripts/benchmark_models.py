@@ -1,0 +1,331 @@
+"""The benchmarks of language-model policies: rollouts, updates, and whole training steps.
+
+Each measures TextGym and bare loops on the same model in turn, in one process. Tokens are those of completions, EOS
+included, padding not. Lengths are either equal (the limit) or ragged: geometric with a mean near a third of the limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+from stable_baselines3.common.logger import configure
+
+import textgym
+from agents import GRPO, PPO, REINFORCE, RLOO
+from agents.policy_gradient import PolicyGradient
+from scripts.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
+from scripts.timing import Timing, peak_rss_mib, side_by_side
+from textgym.language_models import load_tokenizer
+from textgym.sb3.collection import play
+from textgym.scorers import Generations
+from textgym.tokenizers import from_pretrained
+
+Lengths = Literal["equal", "ragged"]
+AGENTS: dict[str, type[PolicyGradient]] = {"reinforce": REINFORCE, "rloo": RLOO, "grpo": GRPO, "ppo": PPO}
+
+
+class CountOfToken(textgym.Scorer):
+    """How often one token occurs in the completion."""
+
+    name = "count"
+
+    def score(self, generations: Generations) -> Any:
+        """(n,) counts."""
+        return (generations.observations[:, generations.mdp.max_prompt_tokens :] == 42).sum(-1)
+
+
+class Bench:
+    """A model, an agent that plays with it, and the bare loops on the same prompts."""
+
+    def __init__(
+        self,
+        algorithm: str,
+        model: str,
+        num_envs: int,
+        num_generations: int,
+        prompt_tokens: int,
+        new_tokens: int,
+        lengths: Lengths,
+        rounds: int,
+        device: str,
+        dtype: str,
+        **kwargs: Any,
+    ):
+        tokenizer = "tiny" if model in SHAPES else model
+        prompts = round_trip_prompts(from_pretrained(load_tokenizer(tokenizer)), prompt_tokens, 64)
+        env = gym.make_vec(
+            "TextGen-v0",
+            num_envs=num_envs,
+            num_generations=num_generations,
+            autoreset_mode="Disabled",
+            tokenizer=tokenizer,
+            prompts=prompts,
+            scorer=CountOfToken(),
+            max_prompt_tokens=prompt_tokens,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens if lengths == "equal" else 0,
+        )
+        loaded = model_of(model, device)
+        mdp = env.unwrapped.mdp  # type: ignore[attr-defined]
+        if lengths == "ragged":
+            end_at_random(loaded, mdp.eos_token_ids[0], 3 / new_tokens)
+        self.agent = AGENTS[algorithm](
+            "TokenPolicy",
+            env,
+            loaded,
+            episodes_per_update=rounds * num_envs,
+            learning_rate=1e-6,
+            dtype=dtype,
+            device=device,
+            seed=0,
+            **kwargs,
+        )
+        self.agent.set_logger(configure(None, []))
+        rows = torch.from_numpy(env.reset(seed=0)[0][:, :prompt_tokens])
+        self.bare = BareLoops(loaded, mdp, rows.to(self.agent.device), dtype)
+        self.rounds, self.policy_seconds = rounds, 0.0
+        self.facts = {
+            "model": model,
+            "device": device,
+            "dtype": dtype,
+            "threads": torch.get_num_threads(),
+            "num_envs": num_envs,
+            "num_generations": num_generations,
+            "prompt_tokens": prompt_tokens,
+            "new_tokens": new_tokens,
+            "lengths": lengths,
+            "rounds": rounds,
+        }
+
+    def rollout(self) -> int:
+        """Episodes through the env API; returns the number of tokens."""
+        assert self.agent.env is not None
+        self.agent.policy.set_training_mode(False)
+        finished = play(self.agent.env, self.agent.policy, self.rounds, self.agent.component_names)
+        assert finished is not None
+        return int((finished["rows"][:, -self.agent.mdp.max_new_tokens :] != self.agent.mdp.pad_id).sum())
+
+    def report(self, benchmark: str, timings: dict[str, Timing], ours: str = "textgym") -> dict[str, Any]:
+        """Tokens per second of everything that was timed, and our share of each."""
+        clock = "wall_seconds" if self.agent.device.type == "cuda" else "cpu_seconds"
+        per_token = {name: getattr(timing, clock) for name, timing in timings.items()}
+        cuda = self.agent.device.type == "cuda"
+        return {
+            "benchmark": benchmark,
+            **self.facts,
+            "clock": clock.partition("_")[0],
+            "tokens_per_second": {name: round(1 / seconds, 1) for name, seconds in per_token.items()},
+            "tokens_per_second_wall": {name: round(1 / t.wall_seconds, 1) for name, t in timings.items()},
+            "ratio_to": {n: round(s / per_token[ours], 3) for n, s in per_token.items() if n != ours},
+            "peak_memory_mib": torch.cuda.max_memory_allocated() // 2**20 if cuda else peak_rss_mib(),
+        }
+
+
+def rollout(
+    model: str = "tiny",
+    num_envs: tuple[int, ...] = (16, 64),
+    new_tokens: tuple[int, ...] = (32,),
+    lengths: tuple[Lengths, ...] = ("equal", "ragged"),
+    prompt_tokens: int = 8,
+    num_generations: int = 4,
+    rounds: int = 4,
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 5,
+) -> Iterator[dict[str, Any]]:
+    """Tokens per second of rollouts through the env API, of transformers' `generate` and of a bare decode loop.
+
+    `outside_policy` is the share of our time that env, adapter and collection loop take; the rest is the policy.
+
+    Args:
+        model: `tiny`, `smollm2-q4`, a path, a hub id, or a shape with random weights (`random-135m`, `random-1.5b`).
+        num_envs: rows; also the batch of the bare loops.
+        new_tokens: length limits.
+        lengths: equal or ragged.
+        prompt_tokens: of every prompt.
+        num_generations: rows that share a prompt.
+        rounds: episodes of each row in a run; the bare loops run as many batches.
+        device: `cpu` or `cuda`.
+        dtype: `bfloat16` for autocast.
+        repeats: runs that are counted.
+    """
+    for limit in new_tokens:
+        for kind in lengths:
+            for rows in num_envs:
+                bench = Bench(
+                    "reinforce",
+                    model,
+                    rows,
+                    num_generations,
+                    prompt_tokens,
+                    limit,
+                    kind,
+                    rounds,
+                    device,
+                    dtype,
+                    kl_coef=0.0,
+                )
+                timings = side_by_side(
+                    {
+                        "textgym": bench.rollout,
+                        "generate": lambda b=bench: b.bare.generate(rounds),  # type: ignore[misc]
+                        "bare_loop": lambda b=bench: b.bare.decode(rounds),  # type: ignore[misc]
+                    },
+                    repeats,
+                )
+                report = bench.report("rollout", timings)
+                if kind == "equal":  # every step of a run reads every weight once: the bound that memory sets
+                    size = 2 if dtype == "bfloat16" else 4
+                    weights = size * sum(p.numel() for p in bench.agent.policy.model.parameters())
+                    steps_per_second = report["tokens_per_second_wall"]["textgym"] / rows
+                    report["weight_gb_per_second"] = round(weights * steps_per_second / 1e9, 2)
+                yield report | {
+                    "outside_policy": round(outside_policy(bench), 3),
+                    "cache_mib": round(bench.agent.policy.cache_bytes / 2**20, 1),
+                }
+
+
+def outside_policy(bench: Bench) -> float:
+    """The share of a rollout's wall time that is not the policy's."""
+    policy, inside = bench.agent.policy, 0.0
+
+    def timed(forward: Any) -> Any:
+        def run(*args: Any) -> Any:
+            nonlocal inside
+            start = time.perf_counter()
+            result = forward(*args)
+            result[0].cpu()  # waits for the device
+            inside += time.perf_counter() - start
+            return result
+
+        return run
+
+    policy.forward = timed(policy.forward)  # type: ignore[method-assign]
+    start = time.perf_counter()
+    bench.rollout()
+    whole = time.perf_counter() - start
+    del policy.forward
+    return 1 - inside / whole
+
+
+def update(
+    model: str = "tiny",
+    num_envs: tuple[int, ...] = (16, 64),
+    lengths: tuple[Lengths, ...] = ("equal", "ragged"),
+    prompt_tokens: int = 8,
+    new_tokens: int = 32,
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 5,
+) -> Iterator[dict[str, Any]]:
+    """Tokens per second of one gradient step on sampled episodes, and of a bare forward, backward and step.
+
+    `padding` is the number of padded tokens over that of real ones, prompts included.
+
+    Args:
+        model: as for `rollout`.
+        num_envs: episodes in the batch.
+        lengths: equal or ragged.
+        prompt_tokens: of every prompt.
+        new_tokens: the length limit.
+        device: `cpu` or `cuda`.
+        dtype: `bfloat16` for autocast.
+        repeats: runs that are counted.
+    """
+    for kind in lengths:
+        for rows in num_envs:
+            bench = Bench("reinforce", model, rows, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, kl_coef=0.0)
+            agent = bench.agent
+            episodes = agent.sample_episodes(rows)
+            episodes = agent.with_advantages(episodes, agent.rewards(episodes))
+            agent.policy.set_training_mode(True)
+            agent._clip_range = None
+            tokens = int(episodes.mask.sum())
+            optimizer = torch.optim.Adam(bench.bare.model.parameters(), lr=1e-6)
+
+            def ours(agent: Any = agent, episodes: Any = episodes, tokens: int = tokens) -> int:
+                agent.gradient_step(episodes, agent.loss)
+                return synchronized(agent.device, tokens)
+
+            def bare(bench: Any = bench, episodes: Any = episodes, optimizer: Any = optimizer) -> int:
+                return synchronized(bench.agent.device, bench.bare.train(episodes.rows, optimizer))
+
+            timings = side_by_side({"textgym": ours, "bare": bare}, repeats)
+            padded = sum(int(episodes.row_lengths[i].max()) * len(i) for i in episodes.pieces())
+            real = int(episodes.row_lengths.sum())
+            flops = 6 * sum(p.numel() for p in agent.policy.model.parameters()) * real / tokens
+            rate = bench.report("update", timings)
+            yield rate | {
+                "padding": round(padded / real - 1, 3),
+                "tflops": round(flops * rate["tokens_per_second_wall"]["textgym"] / 1e12, 3),
+            }
+
+
+def synchronized(device: torch.device, tokens: int) -> int:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return tokens
+
+
+def train(
+    algorithm: str = "grpo",
+    model: str = "tiny",
+    num_envs: int = 16,
+    lengths: tuple[Lengths, ...] = ("equal", "ragged"),
+    prompt_tokens: int = 8,
+    new_tokens: int = 32,
+    kl_coef: float = 0.0,
+    bare: bool = True,
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 8,
+) -> Iterator[dict[str, Any]]:
+    """Tokens per second of whole training steps (a rollout, its scoring and one epoch), and of bare ones.
+
+    A bare step is transformers' `generate` and a forward and backward pass on the same number of episodes, plus one
+    forward pass where kl_coef asks for a reference.
+
+    Args:
+        algorithm: `reinforce`, `rloo`, `grpo` or `ppo`.
+        model: as for `rollout`.
+        num_envs: episodes of a step.
+        lengths: equal or ragged.
+        prompt_tokens: of every prompt.
+        new_tokens: the length limit.
+        kl_coef: weight of the KL to the reference; 0 keeps no reference.
+        bare: measure bare steps too; without, the peak memory is that of TextGym alone.
+        device: `cpu` or `cuda`.
+        dtype: `bfloat16` for autocast.
+        repeats: steps that are counted.
+    """
+    options: dict[str, Any] = {"kl_coef": kl_coef} | ({"n_epochs": 1, "batch_size": None} if algorithm == "ppo" else {})
+    for kind in lengths:
+        bench = Bench(algorithm, model, num_envs, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, **options)
+        agent = bench.agent
+        _, callback = agent._setup_learn(10**9, None)
+
+        def ours(agent: Any = agent, callback: Any = callback) -> int:
+            agent.collect_rollouts(agent.env, callback, agent.rollout_buffer, agent.n_steps)
+            agent.train()
+            return synchronized(agent.device, int(agent.rollout_buffer.episodes.mask.sum()))
+
+        runs: dict[str, Callable[[], int]] = {"textgym": ours}
+        if bare:
+            optimizer = torch.optim.Adam(bench.bare.model.parameters(), lr=1e-6)
+            episodes = agent.sample_episodes(num_envs)
+
+            def plain(bench: Any = bench, episodes: Any = episodes, optimizer: Any = optimizer) -> int:
+                generated = bench.bare.generate(1)
+                bench.bare.train(episodes.rows, optimizer, passes=1 + bool(kl_coef))
+                return synchronized(bench.agent.device, generated)
+
+            runs["bare"] = plain
+        yield bench.report("train", side_by_side(runs, repeats, warm_up=2)) | {
+            "algorithm": algorithm,
+            "kl_coef": kl_coef,
+        }

@@ -1,0 +1,60 @@
+"""Log-probabilities and entropies of tokens from hidden states, a chunk of logits at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from textgym.language_models.forward import logits_of
+from textgym.mdp import TextMDP
+from textgym.sb3.distribution import TokenDistribution
+
+LOGITS_PER_CHUNK = {"cpu": 2**25, "cuda": 2**28}
+"""The most logits (tokens x V) that scoring or training holds at a time: 128 MiB and 1 GiB in float32."""
+
+
+def score_tokens(
+    model: Any,
+    distribution: TokenDistribution,
+    hidden: torch.Tensor,
+    lengths: torch.Tensor,
+    actions: torch.Tensor,
+    truncate: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies of chosen tokens.
+
+    Under gradient, a chunk's logits are computed again in the backward pass, so that only one chunk's are ever there.
+
+    Args:
+        model: whose head is applied.
+        distribution: what the logits become.
+        hidden: (M, H), what each token was drawn from.
+        lengths: (M,) completion tokens before it.
+        actions: (M,) the tokens.
+        truncate: see `TokenDistribution.log_probs`.
+
+    Returns:
+        (M,) and (M,) float32.
+    """
+
+    def score(hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = logits_of(model, hidden, distribution.mdp.vocab_size)
+        log_probs = distribution.log_probs(logits, lengths, actions, truncate)  # (m, V)
+        entropies = -(log_probs.exp() * log_probs).sum(-1)
+        return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropies
+
+    size = max(1, LOGITS_PER_CHUNK.get(hidden.device.type, 2**25) // distribution.mdp.vocab_size)
+    if len(hidden) <= size:
+        return score(hidden, lengths, actions)  # type: ignore[return-value]
+    chunks = zip(hidden.split(size), lengths.split(size), actions.split(size), strict=True)
+    terms = [checkpoint(score, *c, use_reentrant=False) if hidden.requires_grad else score(*c) for c in chunks]
+    log_probs, entropies = zip(*terms, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies)
+
+
+def by_step(actions: torch.Tensor, mdp: TextMDP, *terms: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Numbers of the real tokens of completions, (M,) each, in their places, (B, T) float32; 0 at padding."""
+    real = actions != mdp.pad_id
+    return tuple(torch.zeros_like(actions, dtype=torch.float32).masked_scatter(real, term.float()) for term in terms)
