@@ -31,10 +31,10 @@ console = Console(highlight=False)
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {}),
     "rloo": (RLOO, {}),
-    "grpo": (GRPO, {}),
-    "ppo": (PPO, {}),
+    "grpo": (GRPO, {"kl_coef": 0.2}),  # of k3 in the loss, token by token, against advantages of unit size
+    "ppo": (PPO, {"n_epochs": 2, "batch_size": None}),
 }
-"""Each agent, with what it needs beside the common settings."""
+"""Each agent, with what replaces the common settings."""
 
 
 @dataclass
@@ -110,11 +110,9 @@ def main(args: Args) -> None:
     agent = agent_class(
         "TokenPolicy",
         make_env(args.num_generations),
-        learning_rate=args.learning_rate,
-        kl_coef=args.kl_coef,
+        **{"learning_rate": args.learning_rate, "kl_coef": args.kl_coef, **options},
         seed=args.seed,
         device=args.device,
-        **options,
     )
     # Shares the agent's model, keeps a copy of the untrained one as reference, and draws every prompt independently.
     judge = EpisodicAlgorithm("TokenPolicy", make_env(1), agent.policy.model, seed=args.seed, device=args.device)

@@ -1,10 +1,14 @@
-"""Returns, baselines and the loss against hand values."""
+"""Returns, advantages and baselines against hand values, plain sums and stable-baselines3's buffer."""
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents.losses import policy_gradient_loss
-from agents.returns import baselines, returns_to_go
+from agents.returns import baselines, generalized_advantages, group_deviations, returns_to_go, whiten
+
+RETURNS, PROMPTS = torch.tensor([1.0, 3.0, 10.0, 5.0, 20.0]), torch.tensor([7, 7, 2, 7, 2])
 
 
 def test_returns_to_go():
@@ -13,11 +17,50 @@ def test_returns_to_go():
     assert returns_to_go(rewards, 0.5).tolist() == [[3, 4, 4], [1.5, 3, 0]]
 
 
+def episode(length, width=6):
+    """Rewards and values, (1, width), 0 behind the episode's end."""
+    rewards, values = torch.randn(2, 1, width, generator=torch.Generator().manual_seed(length))
+    rewards[:, length:] = values[:, length:] = 0
+    return rewards, values
+
+
+@pytest.mark.parametrize("length", [1, 4, 6])
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.8), (0.9, 1.0), (0.9, 0.0)])
+def test_generalized_advantages_are_the_sum_and_those_of_sb3(length, gamma, gae_lambda):
+    rewards, values = episode(length)
+    r, v = rewards[0].tolist(), [*values[0, :length].tolist(), 0.0]
+    errors = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
+    by_sum = [sum((gamma * gae_lambda) ** (s - t) * errors[s] for s in range(t, length)) for t in range(length)]
+
+    stock = RolloutBuffer(length, spaces.Box(0, 1), spaces.Discrete(2), "cpu", gae_lambda, gamma, n_envs=1)
+    stock.rewards[:], stock.values[:] = rewards[0, :length, None], values[0, :length, None]
+    stock.compute_returns_and_advantage(torch.tensor([100.0]), np.array([1.0]))  # the state behind the end has no value
+
+    ours = generalized_advantages(rewards, values, gamma, gae_lambda)[0, :length]
+    torch.testing.assert_close(ours, torch.tensor(by_sum))
+    torch.testing.assert_close(ours, torch.from_numpy(stock.advantages[:, 0]))
+    torch.testing.assert_close(ours + values[0, :length], torch.from_numpy(stock.returns[:, 0]))
+
+
+def test_whitening_is_over_real_tokens_only():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    for padding in (0.0, 1e6):
+        advantages = torch.tensor([[1.0, 3.0, padding], [5.0, padding, padding]])  # mean 3, standard deviation 2
+        assert whiten(advantages, mask).tolist() == [[-1, 0, 0], [1, 0, 0]]
+    assert whiten(torch.tensor([[4.0, 4.0]]), torch.ones(1, 2, dtype=torch.bool)).tolist() == [[0, 0]]
+    assert whiten(torch.tensor([[4.0, 0.0]]), torch.tensor([[True, False]])).tolist() == [[4, 0]]  # as in SB3
+
+
 def test_baselines():
-    returns, prompts = torch.tensor([1.0, 3.0, 10.0, 5.0, 20.0]), torch.tensor([7, 7, 2, 7, 2])
-    assert baselines(returns, prompts, "none").tolist() == [0, 0, 0, 0, 0]
-    assert baselines(returns, prompts, "mean").tolist() == [3, 3, 15, 3, 15]
-    assert baselines(returns, prompts, "leave_one_out").tolist() == [4, 3, 20, 2, 10]
+    assert baselines(RETURNS, PROMPTS, "none").tolist() == [0, 0, 0, 0, 0]
+    assert baselines(RETURNS, PROMPTS, "mean").tolist() == [3, 3, 15, 3, 15]
+    assert baselines(RETURNS, PROMPTS, "leave_one_out").tolist() == [4, 3, 20, 2, 10]
+
+
+def test_group_deviations():
+    three = (8 / 3) ** 0.5  # of 1, 3, 5
+    torch.testing.assert_close(group_deviations(RETURNS, PROMPTS), torch.tensor([three, three, 5, three, 5]))
+    assert group_deviations(torch.tensor([2.0, 3.0]), torch.tensor([0, 1])).tolist() == [0, 0]
 
 
 def test_a_group_of_one_has_nothing_to_leave_out():
@@ -25,11 +68,3 @@ def test_a_group_of_one_has_nothing_to_leave_out():
         baselines(torch.ones(3), torch.tensor([0, 0, 1]), "leave_one_out")
     with pytest.raises(ValueError, match="baseline is 'media'"):
         baselines(torch.ones(3), torch.zeros(3, dtype=torch.int64), "media")
-
-
-def test_policy_gradient_loss_and_its_gradient():
-    log_probs = torch.tensor([[-1.0, -2.0, 0.0]], requires_grad=True)
-    advantages = torch.tensor([[3.0, -1.0, 0.0]])
-    loss = policy_gradient_loss(log_probs, advantages)
-    loss.sum().backward()
-    assert loss.tolist() == [[3.0, -2.0, 0.0]] and log_probs.grad.tolist() == [[-3, 1, 0]]

@@ -1,5 +1,6 @@
 """Checkpoints: whole, without pickle, resumable bit for bit; SB3's callbacks write them too."""
 
+import inspect
 import json
 import pickle
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 
-from agents import REINFORCE
+from agents import GRPO, PPO, REINFORCE
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from textgym.sb3 import checkpoints
 
@@ -20,8 +21,8 @@ def vector_env():
     return gym.make_vec("TextGen-v0", num_envs=8, num_generations=4, autoreset_mode="Disabled", **ENV)
 
 
-def agent(**kwargs):
-    return REINFORCE("TokenPolicy", vector_env(), small_llama(), seed=0, device="cpu", **kwargs)
+def agent(cls=REINFORCE, **kwargs):
+    return cls("TokenPolicy", vector_env(), small_llama(), **{"seed": 0, "device": "cpu", **kwargs})
 
 
 def parameters(model):
@@ -68,7 +69,14 @@ def test_resuming_continues_bit_for_bit(tmp_path):
     assert resumed.num_timesteps == straight.num_timesteps and resumed._n_updates == straight._n_updates == 6
 
 
-def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path):
+@pytest.mark.parametrize(
+    ("cls", "kwargs"),
+    [
+        (REINFORCE, {"kl_coef": 0.1}),
+        (PPO, {"kl_coef": 0.1, "kl_target": 0.01, "n_epochs": 2, "batch_size": 3, "learning_rate": 1e-3}),
+    ],
+)
+def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path, cls, kwargs):
     class Save(CheckpointCallback):
         """Saves at the end of the second rollout, where a resumed run begins its third."""
 
@@ -82,25 +90,33 @@ def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path):
                 self.model.save(tmp_path / "two")
             self.rollouts += 1
 
-    whole = agent(kl_coef=0.1)
+    whole = agent(cls, **kwargs)
     whole.learn(10**9, callback=[Save(1, str(tmp_path)), updates(4)])
-    resumed = REINFORCE.load(tmp_path / "two", vector_env(), device="cpu")
+    resumed = cls.load(tmp_path / "two", vector_env(), device="cpu")
     resumed.learn(10**9, callback=updates(2), reset_num_timesteps=False)
-    assert whole._n_updates == resumed._n_updates == 4
+    assert whole._n_updates == resumed._n_updates == 4 * (6 if cls is PPO else 1)  # two epochs of three minibatches
     for (name, a), b in zip(parameters(whole).items(), parameters(resumed).values(), strict=True):
         assert torch.equal(a, b), name
+    ours, theirs = (model.policy.optimizer.state_dict()["state"] for model in (whole, resumed))
+    assert ours and all(torch.equal(a, theirs[i][name]) for i in ours for name, a in ours[i].items())
+    assert whole.kl_coef == resumed.kl_coef
+    if cls is PPO:
+        assert whole.kl_coef != 0.1 and whole.policy.value_net.weight.any()
 
 
-def test_save_load_predict(tmp_path):
-    made = agent(learning_rate=1e-2)
+@pytest.mark.parametrize("cls", [REINFORCE, PPO, GRPO])
+def test_save_load_predict(tmp_path, cls):
+    made = agent(cls, learning_rate=1e-2)
     made.learn(200)
     made.save(tmp_path / "m.zip")
     assert (tmp_path / "m").is_dir()
-    loaded = REINFORCE.load(tmp_path / "m.zip", device="cpu")  # no env
+    loaded = cls.load(tmp_path / "m.zip", device="cpu")  # no env
     obs, _ = vector_env().reset(seed=0)
     assert np.array_equal(made.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
     a, b = (m.policy.get_distribution(torch.from_numpy(obs)).distribution.logits for m in (made, loaded))
     assert torch.equal(a, b)
+    values = [m.policy.predict_values(torch.from_numpy(obs)) for m in (made, loaded)]
+    assert torch.equal(*values) and values[0].any() == (cls is PPO)
     assert loaded.learning_rate == 1e-2 and loaded.num_timesteps == made.num_timesteps
     for a, b in zip(made.reference.model.parameters(), loaded.reference.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -172,3 +188,116 @@ def test_bad_checkpoints(tmp_path):
     (tmp_path / "m" / "algorithm.json").write_text(json.dumps(data | {"algorithm": "PPO"}))
     with pytest.raises(ValueError, match="holds a PPO, not a REINFORCE"):
         REINFORCE.load(tmp_path / "m")
+
+
+SHARED = {
+    "episodes_per_update": 16,
+    "learning_rate": 2e-3,
+    "gamma": 0.9,
+    "ent_coef": 0.02,
+    "max_grad_norm": 0.7,
+    "micro_batch_size": 5,
+    "seed": 3,
+    "batch_size": 7,
+    "n_epochs": 2,
+    "clip_range": 0.3,
+    "target_kl": 0.5,
+    "kl_coef": 0.01,
+    "kl_penalty": "k2",
+    "kl_target": 2.0,
+    "missing_eos_penalty": 0.5,
+    "loss_normalization": "sequence",
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "own"),
+    [
+        (PPO, {"gae_lambda": 0.8, "clip_range_vf": 0.4, "normalize_advantage": False, "vf_coef": 0.7}),
+        (GRPO, {"reward_to_go": True, "scale_advantages": False}),
+    ],
+)
+def test_every_hyperparameter_survives(tmp_path, cls, own):
+    given = SHARED | own
+    arguments = {n for c in cls.__mro__ if c.__module__.startswith(("agents.", "textgym.")) for n in arguments_of(c)}
+    elsewhere = {"reference", "lora", "dtype", "policy_kwargs", "n_envs", "num_generations", "baseline"}
+    runtime = {"device", "verbose", "stats_window_size", "tensorboard_log", "_init_setup_model"}
+    assert arguments - elsewhere - runtime == set(given)  # none is forgotten here
+    agent(cls, **given).save(tmp_path / "m")
+    loaded = cls.load(tmp_path / "m", vector_env(), device="cpu")
+    for name, value in given.items():
+        kept = getattr(loaded, name)
+        assert (kept(0.5) if callable(kept) else kept) == value, name
+    assert cls.load(tmp_path / "m", vector_env(), device="cpu", gamma=0.5).gamma == 0.5
+
+
+def arguments_of(cls):
+    """The keyword-only arguments of a class's own constructor."""
+    parameters = inspect.signature(cls.__dict__.get("__init__", lambda: None)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize(("cls", "name"), [(PPO, "clip_range"), (GRPO, "clip_range"), (PPO, "clip_range_vf")])
+def test_a_function_is_not_saved_and_asked_for_by_name(tmp_path, cls, name):
+    agent(cls, **{name: lambda progress: 0.2 * progress}).save(tmp_path / "m")
+    with pytest.raises(ValueError, match=f"the checkpoint's {name} was a function, which is not saved; pass {name}="):
+        cls.load(tmp_path / "m", device="cpu")
+    cls.load(tmp_path / "m", vector_env(), device="cpu", **{name: 0.1}).learn(1)
+
+
+def test_the_distribution_and_the_value_function_survive(tmp_path):
+    kwargs = {"temperature": 2.0, "top_k": 2, "value_function": "separate"}
+    made = agent(PPO, policy_kwargs=kwargs | {"optimizer_class": torch.optim.SGD}, learning_rate=1e-2)
+    made.learn(50)
+    made.save(tmp_path / "m")
+    with pytest.raises(ValueError, match="the checkpoint's optimizer is SGD; pass policy_kwargs="):
+        PPO.load(tmp_path / "m", device="cpu")
+    loaded = PPO.load(tmp_path / "m", device="cpu", policy_kwargs={"optimizer_class": torch.optim.SGD})
+    obs = torch.from_numpy(vector_env().reset(seed=0)[0])
+    a, b = (m.policy.get_distribution(obs).distribution.probs for m in (made, loaded))
+    assert ((a > 0).sum(-1) == 2).all() and torch.equal(a, b)
+    assert torch.equal(made.policy.predict_values(obs), loaded.policy.predict_values(obs))
+
+
+def test_a_reference_is_asked_for_where_the_saved_training_needed_none(tmp_path):
+    agent(PPO, kl_coef=0.0).save(tmp_path / "m")
+    assert PPO.load(tmp_path / "m", device="cpu").reference is None
+    with pytest.raises(ValueError, match="the checkpoint holds no reference.*pass reference="):
+        PPO.load(tmp_path / "m", device="cpu", kl_coef=0.1)
+    reference = small_llama(seed=1)
+    assert PPO.load(tmp_path / "m", device="cpu", kl_coef=0.1, reference=reference).reference.model is reference
+
+
+def test_a_model_that_had_a_name_is_its_own_reference_also_after_a_second_save(tmp_path):
+    def env():
+        return gym.make_vec("TextGen-v0", num_envs=2, num_generations=2, autoreset_mode="Disabled")
+
+    made = PPO("TokenPolicy", env(), "tiny", kl_coef=0.0, device="cpu")
+    pretrained = made.policy.model.get_output_embeddings().weight.detach().clone()
+    made.learn(1)
+    for path in (tmp_path / "first", tmp_path / "second"):
+        made.save(path)
+        loaded = PPO.load(path, device="cpu", kl_coef=0.1)
+        assert torch.equal(loaded.reference.model.get_output_embeddings().weight, pretrained)
+        assert not torch.equal(loaded.policy.model.get_output_embeddings().weight, pretrained)
+        made = PPO.load(path, env(), device="cpu")
+
+
+@pytest.mark.parametrize("second", ["first", "second"], ids=["same-place", "another-place"])
+def test_a_resumed_agent_saves_its_reference_again(tmp_path, second):
+    made = agent(PPO)
+    made.save(tmp_path / "first")
+    PPO.load(tmp_path / "first", vector_env(), device="cpu").save(tmp_path / second)
+    (tmp_path / second).rename(tmp_path / "moved")
+    if second != "first":
+        (tmp_path / "first").rename(tmp_path / "gone")
+    loaded = PPO.load(tmp_path / "moved", device="cpu")
+    for a, b in zip(made.reference.model.parameters(), loaded.reference.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_env_made_from_an_id_keeps_its_groups(tmp_path):
+    kwargs = {"n_envs": 4, "num_generations": 4, "device": "cpu"}
+    PPO("TokenPolicy", "TextGenChars-v0", small_llama(), **kwargs).save(tmp_path / "m")
+    spec = PPO.load(tmp_path / "m", "TextGenChars-v0", device="cpu").get_env().get_attr("spec")[0]
+    assert spec.kwargs["num_envs"] == 4 and spec.kwargs["num_generations"] == 4

@@ -38,7 +38,7 @@ def test_hand_values():
     assert probabilities(TokenDistribution(mdp(), top_p=0.65), weights) == near(4 / 7, 3 / 7, 0, 0)
     assert probabilities(TokenDistribution(mdp(), top_p=0.75), weights) == near(4 / 9, 3 / 9, 2 / 9, 0)
     assert probabilities(TokenDistribution(mdp(), top_p=1e-6), weights) == near(1, 0, 0, 0)  # the best one always stays
-    # Temperature first: 16/30 and 9/30 make 0.83 of the nucleus. Top-k next: 16/29 and 9/29 make 0.86 of what it leaves.
+    # Temperature first: 16/30 + 9/30 = 0.83. Top-k next, top-p last: 16/29 + 9/29 = 0.86 of what top-k leaves.
     assert probabilities(TokenDistribution(mdp(), 0.5, top_p=0.82), weights) == near(16 / 25, 9 / 25, 0, 0)
     assert probabilities(TokenDistribution(mdp(), 0.5, 3, 0.85), weights) == near(16 / 25, 9 / 25, 0, 0)
 
@@ -137,6 +137,13 @@ def test_draws_follow_the_probabilities_and_impossible_tokens_are_never_drawn():
     counts = sample(p.float().log().clamp(min=-1e30).expand(n, -1)).bincount(minlength=9)
     assert (counts[p < 1e-20] == 0).all() and counts.sum() == n
     assert ((counts - n * p).abs() <= 5 * (n * p * (1 - p)).sqrt() + 1e-9).all()  # 5 standard deviations
+
+
+@pytest.mark.parametrize(("number", "token"), [(0.0, 1), (1 - 2**-53, 4)])
+def test_the_least_and_the_largest_random_number_draw_possible_tokens(number, token, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: torch.full(size, number, **kwargs))
+    weights = torch.tensor([[0.0, 3.0, 0.0, 0.0, 4.0, 0.0]])
+    assert sample((weights / 7).log().clamp(min=-1e30)).tolist() == [token]
 
 
 def test_each_row_draws_by_its_own_distribution():

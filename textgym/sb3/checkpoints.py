@@ -26,6 +26,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.importing import require
+from textgym.language_models.adapters import load_adapters, save_adapters
 from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
 from textgym.mdp import TextMDP
 
@@ -170,9 +171,12 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
         "random_state": random_state(env),
     }
     with atomic_directory(checkpoint_path(path)) as directory, no_progress_bars():
-        policy.model.save_pretrained(directory)
-        if policy.lora is not None and not isinstance(algorithm.policy_kwargs["model"], str):
-            save_base(policy.model, directory / "base")
+        if policy.lora is None:
+            policy.model.save_pretrained(directory)
+        else:
+            save_adapters(policy.model, directory)
+            if not isinstance(algorithm.policy_kwargs["model"], str):
+                save_base(policy.model, directory / "base")
         env.get_attr("tokenizer")[0].to_pretrained().save_pretrained(directory)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(tensors, directory / "training.safetensors")
@@ -232,7 +236,7 @@ def load_checkpoint(
         )
     tensors = load_file(path / "training.safetensors", device=str(made.device))
     if lora is not None:
-        set_adapter_weights(made.policy.model, load_file(path / "adapter_model.safetensors", device=str(made.device)))
+        load_adapters(made.policy.model, path)
     values = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
     made.policy.load_state_dict(made.policy.state_dict() | values)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
@@ -245,8 +249,3 @@ def saved_reference(path: Path, data: dict[str, Any]) -> str | None:
     """What `load_model` makes a checkpoint's reference from; None where it has none."""
     folders = [folder for folder in (path / "reference", path / "base") if folder.is_dir()]
     return data["reference"] or (str(folders[0]) if folders else None)
-
-
-def set_adapter_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
-    """Load the adapters that `save_pretrained` wrote into a model that has some of the same shape."""
-    require("peft", "agents").set_peft_model_state_dict(model, weights)

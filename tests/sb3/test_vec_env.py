@@ -1,0 +1,115 @@
+"""TextVecEnv in Disabled mode: every row plays its episodes to the end, none lost, none twice."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.conftest import CHARACTERS, count_tokens, small_llama
+from textgym.sb3 import TextVecEnv
+from textgym.sb3.collection import play
+from textgym.sb3.policy import TokenPolicy
+
+N, K, EPISODES = 6, 2, 3
+PROMPTS = ["a", "b", "ab", "ba", "cad", "d", "da", "ccc"]
+
+
+def text_env(restart_together=1, episodes=EPISODES, **kwargs):
+    kwargs = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K, **kwargs}
+    env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode="Disabled", **kwargs))
+    env.episodes_per_reset, env.restart_together = episodes, restart_together
+    return env
+
+
+def schedule(seed):
+    """The prompts of each group of rows, round by round, as numpy's generator draws them: (rounds, groups)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.integers(len(PROMPTS), size=N // K) for _ in range(EPISODES)])
+
+
+def run(env, seed=5, play=0):
+    """Play until nothing is live; gives each row's episodes as (first observation, actions, reward, info)."""
+    rng = np.random.default_rng(play)
+    env.seed(seed)
+    obs, finished, waits = env.reset(), [[] for _ in range(N)], []
+    current, live = [(obs[i].copy(), [], []) for i in range(N)], np.ones(N, bool)
+    for _ in range(200):
+        actions = rng.choice(5, N, p=[0.1] * 4 + [0.6])
+        obs, rewards, dones, infos = env.step(actions)
+        assert (rewards[~live] == 0).all() and not dones[~live].any()  # a row that waits is inert
+        for i in np.flatnonzero(live):
+            current[i][1].append(int(actions[i]))
+            current[i][2].append(float(rewards[i]))
+            if dones[i]:
+                finished[i].append((*current[i], infos[i]))
+        live &= ~dones
+        fresh = ~live & ~env.venv.unwrapped.mdp.ended(obs)
+        for i in np.flatnonzero(fresh):
+            current[i] = obs[i].copy(), [], []
+        waits.append((int((~live & [len(f) < EPISODES for f in finished]).sum()), bool(live.any()), fresh.copy()))
+        live |= fresh
+        if not live.any():
+            return finished, waits
+    raise AssertionError("the env never stops")
+
+
+@pytest.mark.parametrize("restart_together", [1, 2, 4, N])
+@pytest.mark.parametrize("play", range(4))
+def test_every_row_plays_its_episodes_completely_and_in_the_order_of_the_schedule(restart_together, play):
+    env = text_env(restart_together)
+    finished, waits = run(env, play=play)
+    assert [len(episodes) for episodes in finished] == [EPISODES] * N
+    expected = schedule(5)
+    for i, episodes in enumerate(finished):
+        for n, (first, actions, rewards, info) in enumerate(episodes):
+            assert info["prompt_id"] == expected[n, i // K]
+            prompt = [CHARACTERS["tokenizer"]["alphabet"].index(c) for c in PROMPTS[expected[n, i // K]]]
+            assert first.tolist() == [5] * (3 - len(prompt)) + prompt + [5] * 6
+            assert info["terminal_observation"].tolist() == first.tolist()[:3] + actions + [5] * (6 - len(actions))
+            assert actions[-1] == 4 or len(actions) == 6 and 4 not in actions[:-1]
+            assert rewards == [0.0] * (len(actions) - 1) + [len(actions)] and info["eos"] == (actions[-1] == 4)
+    held = 0
+    for waiting, others_live, fresh in waits:
+        begun = bool(fresh.any())
+        assert begun == bool(waiting and (waiting >= restart_together or not others_live))
+        assert not begun or fresh.sum() == waiting  # all of them together
+        held += waiting > 0 and not begun
+    assert held == 0 if restart_together == 1 else restart_together == 2 or held > 0
+
+
+def test_a_reset_begins_anew_in_the_middle_of_everything():
+    env = text_env()
+    env.seed(5)
+    env.reset()
+    for _ in range(4):
+        env.step(np.array([4, 0, 0, 4, 0, 1]))
+    assert [len(episodes) for episodes in run(env)[0]] == [EPISODES] * N
+
+
+def test_one_episode_a_reset_is_the_default():
+    env = text_env()
+    assert TextVecEnv(env.venv).episodes_per_reset == TextVecEnv(env.venv).restart_together == 1
+
+
+@pytest.mark.parametrize("mode", ["Disabled", "SameStep"])
+def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
+    kwargs = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K}
+    env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode=mode, **kwargs))
+    mdp = env.venv.unwrapped.mdp
+    policy = TokenPolicy(mdp.observation_space, mdp.action_space, lambda _: 0.0, mdp=mdp, model=small_llama())
+    steps, live_steps = [], []
+
+    def on_step(live, dones, infos):
+        steps.append(dones & live)
+        live_steps.append(int(live.sum()))
+        return True
+
+    env.seed(5)
+    fields = play(env, policy, EPISODES, env.get_attr("scorer")[0].component_names, on_step)
+    assert fields is not None and mdp.ended(fields["rows"]).all()
+    assert np.array_equal(fields["prompt_ids"], schedule(5).repeat(K, axis=1).reshape(-1))
+    lengths = mdp.completion_lengths(fields["rows"])
+    assert np.array_equal(fields["rewards"].sum(-1), lengths) and np.array_equal(fields["components"][:, 0], lengths)
+    assert sum(live_steps) == lengths.sum() and np.array_equal(np.sum(steps, axis=0), [EPISODES] * N)
+    written = np.arange(6) < lengths[:, None]
+    assert ((fields["sampled_log_probs"] < 0) == written).all()
+    assert play(env, policy, EPISODES, ("count_tokens",), lambda *args: False) is None
