@@ -105,7 +105,6 @@ class PolicyGradient(EpisodicAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         episodes = self.with_advantages(self.rollout_buffer.episodes, self.rewards(self.rollout_buffer.episodes))
-        self._clip_range = self.scheduled(self.clip_range)
         for _ in range(self.n_epochs):
             for index in minibatches(len(episodes), self.batch_size):
                 index, on_policy = index.to(self.device), self._on_policy
@@ -139,10 +138,11 @@ class PolicyGradient(EpisodicAlgorithm):
         """The loss of each token, (B, T), and what is logged."""
         log_ratios = log_probs - piece.log_probs
         statistics = {"approx_kl": kl_estimate(-log_ratios, "k3")}
-        if self._clip_range is None:
+        clip_range = self.scheduled(self.clip_range)
+        if clip_range is None:
             losses = policy_gradient_loss(log_probs, piece.advantages)
         else:
-            losses, clipped = clipped_loss(log_probs, piece.log_probs, piece.advantages, self._clip_range)
+            losses, clipped = clipped_loss(log_probs, piece.log_probs, piece.advantages, clip_range)
             statistics["clip_fraction"] = clipped
         statistics["policy_gradient_loss"] = losses
         if self.kl_penalty != "reward" and self.kl_coef:

@@ -243,7 +243,6 @@ def update(
             episodes = agent.sample_episodes(rows)
             episodes = agent.with_advantages(episodes, agent.rewards(episodes))
             agent.policy.set_training_mode(True)
-            agent._clip_range = None
             tokens = int(episodes.mask.sum())
             optimizer = torch.optim.Adam(bench.bare.model.parameters(), lr=1e-6)
 

@@ -14,13 +14,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from textgym.language_models.forward import left_aligned, logits_of, memory_advice
+from textgym.language_models.forward import left_aligned, logits_of, memory_advice, state_hidden
 from textgym.language_models.graphs import GraphedSteps, cuda_graph
-from textgym.language_models.slots import SlotCache
-from textgym.mdp import BoolArray, IntArray, TextMDP
+from textgym.language_models.slots import SlotCache, attended
+from textgym.mdp import BoolArray, IntArray, TextMDP, first_observation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def check_decoding(model: PreTrainedModel, mdp: TextMDP) -> None:
+    """Refuse a model that this decoder gets wrong, with a ValueError; it may build masks or caches in its own way."""
+    rows = np.stack([first_observation(mdp, [0] * n) for n in (1, min(2, mdp.max_prompt_tokens))])
+    decoder, error = Decoder(model, mdp), "the logits are not those of a plain forward pass"
+    try:
+        for token in (None, int(mdp.is_eos.argmin())):  # a prefill, and a step of rows of different lengths
+            rows[:, mdp.max_prompt_tokens] = rows[:, mdp.max_prompt_tokens] if token is None else token
+            with torch.no_grad():
+                hidden, live = decoder.hidden(torch.from_numpy(rows))
+                plain = state_hidden(model, mdp, torch.from_numpy(rows).to(model.device))
+            if not torch.allclose(hidden[live], plain[live], atol=2e-2 * float(plain.abs().max()), equal_nan=True):
+                raise ValueError(error)
+    except Exception as cause:  # whatever another architecture makes of our mask and cache
+        name = repr(model.name_or_path or type(model).__name__)
+        raise ValueError(
+            f"the model {name} ({type(model).__name__}) cannot be decoded with a cache: {cause}"
+        ) from cause
 
 
 class Decoder:
@@ -71,13 +90,16 @@ class Decoder:
             self._start(len(rows), rows.shape[1])
         lengths = self.mdp.completion_lengths(rows)
         live, grown, fresh = self._compare(rows, lengths)
+        self.reset()  # a call that fails leaves nothing behind
         with memory_advice("lower the number of envs (n_envs), max_prompt_tokens or max_new_tokens"):
             if fresh.any():
                 self._prefill(rows, np.flatnonzero(fresh))
             if grown.any():
                 self._decode(rows, np.flatnonzero(grown), lengths)
         self._seen = rows.copy()
-        assert self._hidden is not None
+        if self._hidden is None:  # all rows had ended when they were first seen
+            size = self.model.config.get_text_config().hidden_size
+            return torch.zeros(len(rows), size, device=self.model.device), torch.from_numpy(live)
         return self._hidden, torch.from_numpy(live)
 
     def _start(self, n: int, width: int) -> None:
@@ -143,7 +165,7 @@ class Decoder:
             self._cache.decode(fed[1], width, aligned)
             mask = None
             if not aligned:
-                mask = (torch.arange(width, device=fed.device) <= fed[1, :, None])[:, None, None]  # (n, 1, 1, width)
+                mask = attended(self.model, fed[1], width)
             hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
         self._store(which, hidden)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from textgym.language_models.slots import SlotCache
+from textgym.language_models.slots import SlotCache, attended
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,7 +68,6 @@ class GraphedSteps:
         inputs = fed.new_zeros(2, rows)
         fill(inputs, fed, cache)
         output = torch.empty(0, device=fed.device)
-        columns = torch.arange(width, device=fed.device)
 
         def step() -> None:
             nonlocal output
@@ -76,7 +75,7 @@ class GraphedSteps:
             hidden = self._model.base_model(
                 input_ids=inputs[0, :, None],
                 position_ids=inputs[1, :, None],
-                attention_mask=(columns <= inputs[1, :, None])[:, None, None],  # (rows, 1, 1, width)
+                attention_mask=attended(self._model, inputs[1], width),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, 0]

@@ -6,8 +6,12 @@ row's keys and values are written in place; a decode step reads the slots of the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+LOWEST = torch.finfo(torch.float32).min
 
 
 class SlotCache(Cache):
@@ -47,6 +51,14 @@ class SlotCache(Cache):
         """Bytes allocated."""
         stores = [store for layer in self.layers for store in (layer.keys, layer.values) if store is not None]
         return sum(store.nbytes for store in stores)
+
+
+def attended(model: Any, columns: torch.Tensor, width: int) -> torch.Tensor:
+    """The mask (n, 1, 1, width) under which token i attends to the columns up to `columns[i]`."""
+    seen = (torch.arange(width, device=columns.device) <= columns[:, None])[:, None, None]
+    if model.config.get_text_config()._attn_implementation != "eager":
+        return seen
+    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, LOWEST)  # it adds whatever mask it is given
 
 
 class SlotLayer(CacheLayerMixin):

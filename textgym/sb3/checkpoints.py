@@ -135,6 +135,12 @@ def env_spec(env: VecEnv) -> tuple[str | None, dict[str, Any] | None]:
         return spec.id, None
 
 
+def num_generations(env: VecEnv) -> int:
+    """How many rows of the env share a prompt; 1 where it does not say."""
+    spec = env.get_attr("spec")[0]
+    return 1 if spec is None else spec.kwargs.get("num_generations", 1)
+
+
 def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     """Write an algorithm; an existing checkpoint is replaced only by a whole one.
 
@@ -151,16 +157,12 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     data = {
         "algorithm": type(algorithm).__name__,
         "arguments": {name: plain(getattr(algorithm, name)) for name in algorithm.hyperparameters}
-        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs}
+        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs, "num_generations": num_generations(env)}
         | {"policy_kwargs": {n: v for n, v in algorithm.policy_kwargs.items() if n in POLICY_ARGUMENTS}},
         "mdp": dataclasses.asdict(algorithm.mdp),
         "reference": algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
         "adapters": policy.lora is not None,
-        "reference_kept": "none"
-        if algorithm.reference is None
-        else "model"
-        if reference is not None
-        else "adapters off",
+        "reference_kept": "model" if reference is not None else "adapters off" if algorithm.reference else "none",
         "env_id": env_id,
         "env_kwargs": env_kwargs,
         "schedules": [n for n in algorithm.hyperparameters if plain(value := getattr(algorithm, n)) is None and value],
@@ -209,6 +211,7 @@ def load_checkpoint(
     if data["algorithm"] != cls.__name__:
         raise ValueError(f"{str(path)!r} holds a {data['algorithm']}, not a {cls.__name__}")
     arguments = data["arguments"] | kwargs
+    arguments["policy_kwargs"] = data["arguments"]["policy_kwargs"] | (kwargs.get("policy_kwargs") or {})
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
         if arguments.get(name, 0) is None and name in data["schedules"]:
             raise ValueError(f"the checkpoint's {name} was a function, which is not saved; pass {name}=")
@@ -216,7 +219,8 @@ def load_checkpoint(
     mdp, lora = TextMDP(**fields), None
     if data["adapters"]:
         lora = require("peft", "agents").LoraConfig.from_pretrained(str(path))
-    model = load_model(str(path) if lora is None else adapter_base(path / "adapter_config.json"))
+    base = str(path) if lora is None else adapter_base(path / "adapter_config.json")
+    model = base if lora is not None and not Path(base).is_dir() else load_model(base)  # a name is kept
     made = cls("TokenPolicy", env, model, lora=lora, device=device, _init_setup_model=False, **arguments)
     if env is None:  # what the constructor reads off an env
         made.policy_kwargs |= {"mdp": mdp, "model": model, "lora": lora, "dtype": arguments["dtype"]}
@@ -224,11 +228,8 @@ def load_checkpoint(
         made.n_envs = arguments["n_envs"]
     elif made.policy_kwargs["mdp"] != mdp:
         raise ValueError(f"the env's MDP is not the checkpoint's: {made.policy_kwargs['mdp']} != {mdp}")
-    kept = data["reference_kept"]
-    if "reference" not in kwargs and (kept == "model" or (kept == "none" and lora is None and made.needs_reference())):
-        made.reference_source, made._reference_given = saved_reference(path, data), True
-        if made.reference_source is None:
-            raise ValueError("the checkpoint holds no reference, because its training needed none; pass reference=")
+    if "reference" not in kwargs:
+        restore_reference(made, path, data)
     made._setup_model()
     if type(made.policy.optimizer).__name__ != data["optimizer"]:
         raise ValueError(
@@ -243,6 +244,19 @@ def load_checkpoint(
     made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
     made._pending_state = data["random_state"]
     return made
+
+
+def restore_reference(made: EpisodicAlgorithm, path: Path, data: dict[str, Any]) -> None:
+    """Give an algorithm, before its set-up, the reference that the saved one had, or that it needs by now."""
+    kept, source = data["reference_kept"], saved_reference(path, data)
+    if kept == "adapters off" or (kept == "none" and (data["adapters"] or not made.needs_reference())):
+        made.reference_source = data["reference"]  # the name is kept for the next checkpoint
+        return
+    if source is None:
+        raise ValueError("the checkpoint holds no reference, because its training needed none; pass reference=")
+    # Weights are read now: the next checkpoint may replace the folder that they are in.
+    made.reference_source = source if data["reference"] else load_model(source)
+    made._reference_given = True
 
 
 def saved_reference(path: Path, data: dict[str, Any]) -> str | None:

@@ -56,10 +56,10 @@ class TokenDistribution(nn.Module):
         Returns:
             (M, V) float32.
         """
+        logits = self._warm(None, logits)  # first, as it could make a masked logit infinite; they read no token ids
         if self.mdp.restricted:
             too_short = (lengths < self.mdp.min_new_tokens).unsqueeze(-1)
             logits = logits.masked_fill(~(self._allowed & ~(too_short & self._is_eos)), LOWEST)
-        logits = self._warm(None, logits)  # the warpers read no token ids
         if truncate and self._truncate:
             kept = self._truncate(None, logits)
             if chosen is not None:

@@ -164,6 +164,17 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if self._reference_given or self.needs_reference():
             self.reference = Reference(self.policy, self.reference_source, self._reference_given)
 
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Go on with another env, which must have the policy's MDP.
+
+        Raises:
+            ValueError: it has another one.
+        """
+        env = self._wrap_env(env, self.verbose)
+        if (theirs := TokenPolicy.kwargs_for(env, self.policy.model)["mdp"]) != self.mdp:
+            raise ValueError(f"the env's MDP is not the policy's: {theirs} != {self.mdp}")
+        super().set_env(env, force_reset)
+
     def needs_reference(self) -> bool:
         """Whether the objective needs the reference model; without need, none is kept unless one is given."""
         return True
@@ -257,7 +268,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
         Args:
             episodes: the batch.
-            loss: see `textgym.sb3.updates.Loss`; its statistics are logged.
+            loss: see `textgym.sb3.updates.Loss`; its statistics are logged, as means over the steps of a rollout.
             normalization: how the tokens' losses become one (`token_weights`).
             target_kl: no step is taken where the statistic `approx_kl` exceeds 1.5 times this, as in SB3.
 
@@ -278,10 +289,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 micro_batch_size=self.micro_batch_size,
             )
             for name, value in logged.items():
-                self.logger.record(f"train/{name}", value)
+                self.logger.record_mean(f"train/{name}", value)
             if target_kl is not None and logged["approx_kl"] > 1.5 * target_kl:
                 return None
-            self.logger.record("train/grad_norm", apply_gradients(self.policy, self.max_grad_norm))
+            self.logger.record_mean("train/grad_norm", apply_gradients(self.policy, self.max_grad_norm))
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
         if self._on_policy:

@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.language_models import load_model, load_tokenizer
 from textgym.language_models.adapters import add_lora
-from textgym.language_models.decoder import Decoder
+from textgym.language_models.decoder import Decoder, check_decoding
 from textgym.language_models.forward import (
     check_model,
     episode_hidden,
@@ -105,6 +105,7 @@ class TokenPolicy(ActorCriticPolicy):
         self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
         self.model = load_model(model).float()
         check_model(self.model, mdp)
+        check_decoding(self.model, mdp)
         if lora is not None:
             add_lora(self.model, lora)
         if not any(p.requires_grad for p in self.model.parameters()):
@@ -118,9 +119,11 @@ class TokenPolicy(ActorCriticPolicy):
                 lower_frozen_matrices(trunk)
         if gradient_checkpointing:
             for trunk in self._trunks():
-                trunk.gradient_checkpointing_enable({"use_reentrant": False})
+                trunk.activation_checkpointing_enable({"use_reentrant": False})
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.optimizer.register_step_post_hook(self._count_step)  # fused optimizers do not count versions up
+        self._steps = 0
         self._watched = [p for trunk in self._trunks() for p in trunk.parameters()]
         self._copies: list[AutocastCopy] = []
         self._decoders: list[Decoder] = []
@@ -231,6 +234,12 @@ class TokenPolicy(ActorCriticPolicy):
     def _decode(self, obs: PyTorchObs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probabilities (n, V) of the rows that have not ended; values (N, 1); which rows these are, (N,)."""
         observations = obs.long()  # type: ignore[union-attr]
+        if self.training:  # gradient checkpointing works without a cache only
+            self.train(False)
+            try:
+                return self._decode(obs)
+            finally:
+                self.train(True)
         self._follow_weights()
         with self.autocast():
             hidden, live = self._decoders[0].hidden(observations)
@@ -241,9 +250,12 @@ class TokenPolicy(ActorCriticPolicy):
         values = self._values(value_hidden) * on_device[:, None]
         return self.distribution.log_probs(logits, lengths), values, live
 
+    def _count_step(self, *args: Any) -> None:
+        self._steps += 1
+
     def _follow_weights(self) -> None:
         """Drop what was decoded with other weights."""
-        version = sum(p._version for p in self._watched)  # in-place updates of any kind count up
+        version = self._steps + sum(p._version for p in self._watched)  # in-place updates of any kind count up
         if not self._decoders:
             if self.dtype == "bfloat16":
                 self._copies = [AutocastCopy(trunk) for trunk in self._trunks()]

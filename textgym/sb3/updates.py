@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from textgym.language_models.forward import memory_advice
 from textgym.sb3.buffer import Episodes
 from textgym.sb3.policy import TokenPolicy
 
@@ -73,7 +74,8 @@ def accumulate_gradients(
             piece = piece.replace(log_probs=log_probs.detach())
         losses, statistics = loss(piece, values, log_probs, entropies)
         total = (losses * weights[index] - ent_coef * entropies * means[index])[piece.mask].sum()
-        total.backward()
+        with memory_advice("lower micro_batch_size"):
+            total.backward()
         all_log_probs[index] = log_probs.detach()
         sums["loss"] = sums.get("loss", 0) + total.detach()
         for name, values in {"entropy": entropies, **statistics}.items():
