@@ -11,7 +11,7 @@ from tests.conftest import CHARACTERS, count_tokens, small_llama
 
 
 class Log(Logger):
-    """Every value that was recorded, by name: one per gradient step, where SB3 keeps the last."""
+    """Every value that was recorded, by name: one per gradient step, where SB3 keeps their mean."""
 
     def __init__(self):
         super().__init__(None, [])
@@ -20,6 +20,10 @@ class Log(Logger):
     def record(self, key, value, exclude=None):
         self.all[key].append(value)
         super().record(key, value, exclude)
+
+    def record_mean(self, key, value, exclude=None):
+        self.all[key].append(value)
+        super().record_mean(key, value, exclude)
 
 
 def agent(cls=REINFORCE, n=8, model=None, env=CHARACTERS, scorer=count_tokens, k=4, **kwargs):
