@@ -60,7 +60,7 @@ class REINFORCE(PolicyGradient):
 
 
 class RLOO(REINFORCE):
-    """REINFORCE with the leave-one-out baseline (Kool et al. 2019, Ahmadian et al. 2024), which keeps it unbiased.
+    """REINFORCE with the leave-one-out baseline (Kool et al. 2019, Ahmadian et al. 2024), which brings no bias.
 
     Args:
         policy: as for REINFORCE.

@@ -15,19 +15,17 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
+from scripts.callbacks import ShowProgress, console
 from scripts.command_line import show_sample
 from scripts.evaluate import Evaluation, evaluate
-from scripts.train import ShowProgress
 from textgym.sb3 import EpisodicAlgorithm
 
-console = Console(highlight=False)
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {}),
     "rloo": (RLOO, {}),
@@ -65,11 +63,10 @@ def draw_curve(out: Path, title: str) -> Path:
     with (out / "progress.csv").open() as file:
         log = list(csv.DictReader(file))
     figure, reward = plt.subplots(figsize=(7, 4), layout="constrained")
-    kl = reward.twinx()
-    for axis, column, label, color in (
-        (reward, "rollout/reward", "mean sentiment of a rollout", "tab:green"),
-        (kl, "rollout/kl_to_reference", "KL to the reference (nats per text)", "tab:gray"),
-    ):
+    curves = [(reward, "rollout/reward", "mean sentiment of a rollout", "tab:green")]
+    if "rollout/kl_to_reference" in log[0]:  # not with --kl-coef 0
+        curves.append((reward.twinx(), "rollout/kl_to_reference", "KL to the reference (nats per text)", "tab:gray"))
+    for axis, column, label, color in curves:
         axis.plot([float(row["time/total_timesteps"]) for row in log], [float(row[column]) for row in log], color=color)
         axis.set_ylabel(label, color=color)
     reward.set_xlabel("tokens generated")

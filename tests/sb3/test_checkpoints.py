@@ -301,3 +301,9 @@ def test_an_env_made_from_an_id_keeps_its_groups(tmp_path):
     PPO("TokenPolicy", "TextGenChars-v0", small_llama(), **kwargs).save(tmp_path / "m")
     spec = PPO.load(tmp_path / "m", "TextGenChars-v0", device="cpu").get_env().get_attr("spec")[0]
     assert spec.kwargs["num_envs"] == 4 and spec.kwargs["num_generations"] == 4
+
+
+def test_another_value_function_is_refused(tmp_path):
+    PPO("TokenPolicy", vector_env(), small_llama(), device="cpu").save(tmp_path / "m")
+    with pytest.raises(ValueError, match="value_function is 'shared', which 'separate' cannot replace"):
+        PPO.load(tmp_path / "m", vector_env(), device="cpu", policy_kwargs={"value_function": "separate"})

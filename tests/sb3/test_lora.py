@@ -215,3 +215,12 @@ def test_a_built_in_model_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     REINFORCE.load(tmp_path / "m", TINY_ENV(), device="cpu")
     load_model(tmp_path / "m")
     assert asked == []
+
+
+def test_a_saved_adapter_is_a_model_to_start_from(tmp_path):
+    made = agent("tiny", env=TINY_ENV())
+    made.learn(1)
+    made.save(tmp_path / "m")
+    policy = REINFORCE("TokenPolicy", TINY_ENV(), str(tmp_path / "m"), device="cpu").policy
+    trained = {name for name, p in policy.model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from scripts.bare import BareLoops, end_at_random, round_trip_prompts
 from scripts.benchmark import draw_actions, main
 from scripts.timing import measure
+from tests.conftest import small_llama
 from textgym import TextMDP
+from textgym.language_models import load_tokenizer
+from textgym.tokenizers import from_pretrained
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeats", "1"]
@@ -55,3 +60,48 @@ def test_actions_with_and_without_eos():
     mdp = TextMDP(vocab_size=5, max_prompt_tokens=1, max_new_tokens=8, eos_token_ids=(4,))
     assert set(draw_actions(mdp, (50, 4), 0, True).flat) == {0, 1, 2, 3, 4}
     assert set(draw_actions(mdp, (50, 4), 0, False).flat) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        (["rollout", "--num-envs", "4", "--new-tokens", "8", "--rounds", "2"], {"generate", "bare_loop"}),
+        (["update", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
+        (["train", "--algorithm", "ppo", "--kl-coef", "0.1", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_models_beside_bare_loops(command, others, capsys):
+    main([*command, "--repeats", "1", "--prompt-tokens", "4"])
+    equal, ragged = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [equal["lengths"], ragged["lengths"]] == ["equal", "ragged"]
+    for result in (equal, ragged):
+        rates = result["tokens_per_second"]
+        assert set(rates) == {"textgym"} | others and min(rates.values()) > 0
+        assert result["peak_memory_mib"] > 100
+        for name, ratio in result["ratio_to"].items():
+            assert ratio == pytest.approx(rates["textgym"] / rates[name], rel=0.02)
+    if command[0] == "rollout":
+        assert 0 < equal["outside_policy"] < 1 and equal["cache_mib"] > 0
+    if command[0] == "update":
+        assert equal["padding"] == 0 < ragged["padding"]
+
+
+def test_bare_loops_count_the_tokens_up_to_eos():
+    mdp = TextMDP(vocab_size=9, max_prompt_tokens=1, max_new_tokens=4, eos_token_ids=(8,))
+    loops = BareLoops(None, mdp, torch.zeros(3, 1, dtype=torch.int64), "float32")
+    completions = torch.tensor([[1, 8, 0, 0], [1, 2, 3, 4], [8, 8, 8, 8]])
+    assert loops.real(completions).sum(-1).tolist() == [2, 4, 1]
+
+
+def test_random_lengths_are_geometric():
+    model = small_llama(9)
+    end_at_random(model, 8, 0.25)
+    with torch.no_grad():
+        logits = model(torch.tensor([[1, 2, 3]])).logits
+    assert logits.softmax(-1)[..., 8].allclose(torch.tensor(0.25), atol=1e-5)
+
+
+def test_prompts_have_the_wanted_length():
+    tokenizer = from_pretrained(load_tokenizer("tiny"))
+    assert {len(tokenizer.encode(text)) for text in round_trip_prompts(tokenizer, 8, 20)} == {8}

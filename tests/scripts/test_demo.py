@@ -36,8 +36,9 @@ def test_a_short_demo_improves_and_shows_everything(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_keeps_its_promise(tmp_path):
-    out = run(tmp_path)
+@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "grpo", "ppo"])
+def test_the_demo_keeps_its_promise(algorithm, tmp_path):
+    out = run(tmp_path, "--algorithm", algorithm)
     before, _, after, _ = row(out, "reward")
     assert before < 0.25 and after >= 0.6
     assert row(out, "length")[1] >= 8

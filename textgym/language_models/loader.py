@@ -65,7 +65,7 @@ def load_model(
         base = load_model(adapter_base(adapters), device=device, dtype=dtype)
         require("peft", "agents")
         with _loading(model, source):
-            base.load_adapter(source)
+            base.load_adapter(source, is_trainable=True)  # so that a policy may go on from them
         return base.eval()
     with _loading(model, source):
         loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=resolved or torch.float32, **kwargs)

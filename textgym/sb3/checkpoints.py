@@ -215,6 +215,9 @@ def load_checkpoint(
     for name in ("learning_rate", "clip_range", "clip_range_vf"):
         if arguments.get(name, 0) is None and name in data["schedules"]:
             raise ValueError(f"the checkpoint's {name} was a function, which is not saved; pass {name}=")
+    values = [given["policy_kwargs"].get("value_function", "shared") for given in (data["arguments"], arguments)]
+    if values[0] != values[1]:
+        raise ValueError(f"the checkpoint's value_function is {values[0]!r}, which {values[1]!r} cannot replace")
     fields: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in data["mdp"].items()}
     mdp, lora = TextMDP(**fields), None
     if data["adapters"]:
@@ -238,8 +241,8 @@ def load_checkpoint(
     tensors = load_file(path / "training.safetensors", device=str(made.device))
     if lora is not None:
         load_adapters(made.policy.model, path)
-    values = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
-    made.policy.load_state_dict(made.policy.state_dict() | values)
+    value_weights = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
+    made.policy.load_state_dict(made.policy.state_dict() | value_weights)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
     made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
     made._pending_state = data["random_state"]
