@@ -8,121 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
-import gymnasium as gym
 import torch
-from stable_baselines3.common.logger import configure
 
-import textgym
-from agents import GRPO, PPO, REINFORCE, RLOO
-from agents.policy_gradient import PolicyGradient
-from scripts.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
-from scripts.timing import Timing, peak_rss_mib, side_by_side
-from textgym.language_models import load_tokenizer
-from textgym.sb3.collection import play
-from textgym.scorers import Generations
-from textgym.tokenizers import from_pretrained
-
-Lengths = Literal["equal", "ragged"]
-AGENTS: dict[str, type[PolicyGradient]] = {"reinforce": REINFORCE, "rloo": RLOO, "grpo": GRPO, "ppo": PPO}
-
-
-class CountOfToken(textgym.Scorer):
-    """How often one token occurs in the completion."""
-
-    name = "count"
-
-    def score(self, generations: Generations) -> Any:
-        """(n,) counts."""
-        return (generations.observations[:, generations.mdp.max_prompt_tokens :] == 42).sum(-1)
-
-
-class Bench:
-    """A model, an agent that plays with it, and the bare loops on the same prompts."""
-
-    def __init__(
-        self,
-        algorithm: str,
-        model: str,
-        num_envs: int,
-        num_generations: int,
-        prompt_tokens: int,
-        new_tokens: int,
-        lengths: Lengths,
-        rounds: int,
-        device: str,
-        dtype: str,
-        **kwargs: Any,
-    ):
-        tokenizer = "tiny" if model in SHAPES else model
-        prompts = round_trip_prompts(from_pretrained(load_tokenizer(tokenizer)), prompt_tokens, 64)
-        env = gym.make_vec(
-            "TextGen-v0",
-            num_envs=num_envs,
-            num_generations=num_generations,
-            autoreset_mode="Disabled",
-            tokenizer=tokenizer,
-            prompts=prompts,
-            scorer=CountOfToken(),
-            max_prompt_tokens=prompt_tokens,
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens if lengths == "equal" else 0,
-        )
-        loaded = model_of(model, device)
-        mdp = env.unwrapped.mdp  # type: ignore[attr-defined]
-        if lengths == "ragged":
-            end_at_random(loaded, mdp.eos_token_ids[0], 3 / new_tokens)
-        self.agent = AGENTS[algorithm](
-            "TokenPolicy",
-            env,
-            loaded,
-            episodes_per_update=rounds * num_envs,
-            learning_rate=1e-6,
-            dtype=dtype,
-            device=device,
-            seed=0,
-            **kwargs,
-        )
-        self.agent.set_logger(configure(None, []))
-        rows = torch.from_numpy(env.reset(seed=0)[0][:, :prompt_tokens])
-        self.bare = BareLoops(loaded, mdp, rows.to(self.agent.device), dtype)
-        self.rounds, self.policy_seconds = rounds, 0.0
-        self.facts = {
-            "model": model,
-            "device": device,
-            "dtype": dtype,
-            "threads": torch.get_num_threads(),
-            "num_envs": num_envs,
-            "num_generations": num_generations,
-            "prompt_tokens": prompt_tokens,
-            "new_tokens": new_tokens,
-            "lengths": lengths,
-            "rounds": rounds,
-        }
-
-    def rollout(self) -> int:
-        """Episodes through the env API; returns the number of tokens."""
-        assert self.agent.env is not None
-        self.agent.policy.set_training_mode(False)
-        finished = play(self.agent.env, self.agent.policy, self.rounds, self.agent.component_names)
-        assert finished is not None
-        return int((finished["rows"][:, -self.agent.mdp.max_new_tokens :] != self.agent.mdp.pad_id).sum())
-
-    def report(self, benchmark: str, timings: dict[str, Timing], ours: str = "textgym") -> dict[str, Any]:
-        """Tokens per second of everything that was timed, and our share of each."""
-        clock = "wall_seconds" if self.agent.device.type == "cuda" else "cpu_seconds"
-        per_token = {name: getattr(timing, clock) for name, timing in timings.items()}
-        cuda = self.agent.device.type == "cuda"
-        return {
-            "benchmark": benchmark,
-            **self.facts,
-            "clock": clock.partition("_")[0],
-            "tokens_per_second": {name: round(1 / seconds, 1) for name, seconds in per_token.items()},
-            "tokens_per_second_wall": {name: round(1 / t.wall_seconds, 1) for name, t in timings.items()},
-            "ratio_to": {n: round(s / per_token[ours], 3) for n, s in per_token.items() if n != ours},
-            "peak_memory_mib": torch.cuda.max_memory_allocated() // 2**20 if cuda else peak_rss_mib(),
-        }
+from scripts.bench import Bench, Lengths
+from scripts.timing import side_by_side
 
 
 def rollout(
