@@ -163,9 +163,7 @@ class Decoder:
         hidden = self._graphs(self._cache, fed, width) if self._graphs is not None else None
         if hidden is None:
             self._cache.decode(fed[1], width, aligned)
-            mask = None
-            if not aligned:
-                mask = attended(self.model, fed[1], width)
+            mask = attended(self.model, fed[1], width)
             hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
         self._store(which, hidden)
 

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-LOWEST = torch.finfo(torch.float32).min
-
 
 class SlotCache(Cache):
     """Keys and values of `num_slots` rows of up to `max_tokens` tokens, allocated when the first ones come.
@@ -54,11 +52,10 @@ class SlotCache(Cache):
 
 
 def attended(model: Any, columns: torch.Tensor, width: int) -> torch.Tensor:
-    """The mask (n, 1, 1, width) under which token i attends to the columns up to `columns[i]`."""
-    seen = (torch.arange(width, device=columns.device) <= columns[:, None])[:, None, None]
-    if model.config.get_text_config()._attn_implementation != "eager":
-        return seen
-    return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, LOWEST)  # it adds whatever mask it is given
+    """The mask (n, 1, 1, width), added to scores, under which token i attends to the columns up to `columns[i]`."""
+    seen = torch.arange(width, device=columns.device) <= columns[:, None]
+    lowest = torch.finfo(model.dtype).min
+    return torch.zeros(seen.shape, dtype=model.dtype, device=seen.device).masked_fill(~seen, lowest)[:, None, None]
 
 
 class SlotLayer(CacheLayerMixin):

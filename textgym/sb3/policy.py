@@ -301,19 +301,20 @@ class TokenPolicy(ActorCriticPolicy):
         return self._values(hidden), log_probs, entropies
 
     def evaluate_episodes(
-        self, rows: torch.Tensor, actions: torch.Tensor
+        self, rows: torch.Tensor, actions: torch.Tensor, entropy_gradient: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`evaluate_actions` for whole episodes, in one forward pass.
 
         Args:
             rows: (B, P + T) int64 last observations.
             actions: (B, T) int64 completions, padded.
+            entropy_gradient: False saves time where no entropy bonus is paid.
 
         Returns:
             values, log-probabilities and entropies, each (B, T) float32, 0 at padding.
         """
         with self.autocast(), memory_advice("lower micro_batch_size"):
-            hidden, terms = self._score_episodes(self.model, rows, actions)
+            hidden, terms = self._score_episodes(self.model, rows, actions, entropy_gradient=entropy_gradient)
             if self.value_trunk is not None:
                 hidden = episode_hidden(self.value_trunk, self.mdp, rows)
         return by_step(actions, self.mdp, self._values(hidden).squeeze(-1), *terms)  # type: ignore[return-value]
@@ -335,13 +336,13 @@ class TokenPolicy(ActorCriticPolicy):
         return by_step(actions, self.mdp, log_probs)[0]
 
     def _score_episodes(
-        self, model: Any, rows: torch.Tensor, actions: torch.Tensor, truncate: bool = True
+        self, model: Any, rows: torch.Tensor, actions: torch.Tensor, **options: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Hidden states (M, H), log-probabilities (M,) and entropies (M,) of the real tokens."""
         real = actions != self.mdp.pad_id
         lengths = (real.cumsum(-1) - 1)[real]
         hidden = episode_hidden(model, self.mdp, rows)
-        return hidden, score_tokens(model, self.distribution, hidden, lengths, actions[real], truncate)
+        return hidden, score_tokens(model, self.distribution, hidden, lengths, actions[real], **options)
 
 
 def _attribute(env: Any, name: str) -> Any:

@@ -22,6 +22,7 @@ def score_tokens(
     lengths: torch.Tensor,
     actions: torch.Tensor,
     truncate: bool = True,
+    entropy_gradient: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies of chosen tokens.
 
@@ -34,6 +35,7 @@ def score_tokens(
         lengths: (M,) completion tokens before it.
         actions: (M,) the tokens.
         truncate: see `TokenDistribution.log_probs`.
+        entropy_gradient: whether the entropies are differentiated, too.
 
     Returns:
         (M,) and (M,) float32.
@@ -42,8 +44,9 @@ def score_tokens(
     def score(hidden: torch.Tensor, lengths: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits = logits_of(model, hidden, distribution.mdp.vocab_size)
         log_probs = distribution.log_probs(logits, lengths, actions, truncate)  # (m, V)
-        entropies = -(log_probs.exp() * log_probs).sum(-1)
-        return log_probs.gather(-1, actions[:, None]).squeeze(-1), entropies
+        chosen = log_probs.gather(-1, actions[:, None]).squeeze(-1)
+        log_probs = log_probs if entropy_gradient else log_probs.detach()
+        return chosen, -(log_probs.exp() * log_probs).sum(-1)
 
     size = max(1, LOGITS_PER_CHUNK.get(hidden.device.type, 2**25) // distribution.mdp.vocab_size)
     if len(hidden) <= size:

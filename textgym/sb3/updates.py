@@ -69,7 +69,9 @@ def accumulate_gradients(
     all_log_probs = torch.zeros_like(episodes.log_probs)
     for index in episodes.pieces(micro_batch_size):
         piece = episodes.select(index)
-        values, log_probs, entropies = policy.evaluate_episodes(piece.rows, piece.actions)
+        values, log_probs, entropies = policy.evaluate_episodes(
+            piece.rows, piece.actions, entropy_gradient=ent_coef != 0
+        )
         if on_policy:
             piece = piece.replace(log_probs=log_probs.detach())
         losses, statistics = loss(piece, values, log_probs, entropies)
