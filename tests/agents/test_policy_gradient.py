@@ -212,17 +212,17 @@ def test_the_mean_gradient_is_the_exact_one(cls, kwargs):
     assert ((samples.mean(0) - exact).abs() < 5 * errors).all()
 
 
-PPO_TASK = {"total_timesteps": 5_000, "learning_rate": 3e-3}
+PPO_TASK = {"total_timesteps": 20_000, "learning_rate": 1e-3}  # at 3e-3 some runs fall back again
 
 
 @pytest.mark.parametrize(
     ("cls", "seed", "kwargs"),
     [
         *[(REINFORCE, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
-        *[(RLOO, seed, {"total_timesteps": 12_000, "learning_rate": 3e-3}) for seed in range(3)],
-        *[(GRPO, seed, {"total_timesteps": 10_000, "learning_rate": 2e-3}) for seed in range(3)],
+        *[(RLOO, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
+        *[(GRPO, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
         *[(PPO, seed, PPO_TASK) for seed in range(3)],
-        (PPO, 0, PPO_TASK | {"total_timesteps": 6_000, "policy_kwargs": {"value_function": "separate"}}),
+        (PPO, 0, PPO_TASK | {"policy_kwargs": {"value_function": "separate"}}),
     ],
     ids=lambda value: getattr(value, "__name__", None) or ("separate" if "policy_kwargs" in str(value) else None),
 )
