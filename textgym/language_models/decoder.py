@@ -28,8 +28,8 @@ def check_decoding(model: PreTrainedModel, mdp: TextMDP) -> None:
     rows = np.stack([first_observation(mdp, [0] * n) for n in (1, min(2, mdp.max_prompt_tokens))])
     decoder, error = Decoder(model, mdp), "the logits are not those of a plain forward pass"
     try:
-        for token in (None, int(mdp.is_eos.argmin())):  # a prefill, and a step of rows of different lengths
-            rows[:, mdp.max_prompt_tokens] = rows[:, mdp.max_prompt_tokens] if token is None else token
+        for first in (mdp.pad_id, int(mdp.is_eos.argmin())):  # a prefill, and a step of rows of different lengths
+            rows[:, mdp.max_prompt_tokens] = first
             with torch.no_grad():
                 hidden, live = decoder.hidden(torch.from_numpy(rows))
                 plain = state_hidden(model, mdp, torch.from_numpy(rows).to(model.device))
@@ -138,7 +138,7 @@ class Decoder:
         prompts[which] = np.where(bare[:, None], rows[which, : self.mdp.max_prompt_tokens], -1)
         if known.all():
             return
-        fresh, bare = which[~known], bare[~known]
+        fresh = which[~known]
         unique, inverse = np.unique(rows[fresh], axis=0, return_inverse=True)
         ids, lengths = left_aligned(self.mdp, torch.from_numpy(unique).to(self.model.device))
         into = torch.from_numpy(np.stack([inverse.reshape(-1), self._slots[fresh]])).to(ids.device)

@@ -71,7 +71,7 @@ class TokenDistribution(nn.Module):
 def sample(log_probs: torch.Tensor) -> torch.Tensor:
     """One token per row, (M, V) -> (M,), by inverting the distribution function.
 
-    It takes one random number per row, where `torch.multinomial` takes one per token: a tenth of a decode step's time.
+    It takes one random number per row, where `torch.multinomial` takes one per token of the vocabulary.
     """
     cumulative = log_probs.double().exp().cumsum(-1)
     drawn = torch.rand(len(log_probs), 1, dtype=torch.float64, device=log_probs.device) * cumulative[:, -1:]
