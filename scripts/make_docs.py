@@ -1,4 +1,4 @@
-"""Write the page of every env id from the env's docstring and its row in the table: `python scripts/make_docs.py`."""
+"""Write the page of every env id from its env's docstrings and its row in the table: `python scripts/make_docs.py`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import gymnasium as gym
 
-import textgym.registration
-from textgym.envs import TextGenerationEnv, TextGenerationVectorEnv
+from textgym.importing import import_string
+from textgym.registration import DEFAULTS, IDS
 
 PAGES = Path(__file__).parent.parent / "docs" / "envs"
 
 
 def page(env_id: str) -> str:
     """The Markdown page of an env id."""
-    env = gym.make(env_id)
-    kwargs = textgym.registration.IDS[env_id]
+    env, row = gym.make(env_id), {**DEFAULTS, **IDS[env_id]}
+    single, vector = (import_string(row[name], what="entry point") for name in ("entry_point", "vector_entry_point"))
     facts = [
         f"# {env_id}",
         "<!-- written by scripts/make_docs.py -->",
@@ -27,16 +27,16 @@ def page(env_id: str) -> str:
         f"| observation space | `{env.observation_space}` |",
         f'| import | `import textgym; gymnasium.make("{env_id}")` |',
     ]
-    if kwargs:
-        facts.append(f"\nThe same as `TextGenerationEnv` with:\n\n```json\n{json.dumps(kwargs, indent=2)}\n```")
-    docstrings = [inspect.getdoc(TextGenerationEnv), "## Vector env", inspect.getdoc(TextGenerationVectorEnv)]
+    if kwargs := row.get("kwargs"):
+        facts.append(f"\nThe same as `{single.__name__}` with:\n\n```json\n{json.dumps(kwargs, indent=2)}\n```")
+    docstrings = [inspect.getdoc(single), "## Vector env", inspect.getdoc(vector)]
     return "\n".join(facts) + "\n\n" + "\n\n".join(str(d) for d in docstrings) + "\n"
 
 
 def main() -> None:
     """Write all pages."""
     PAGES.mkdir(parents=True, exist_ok=True)
-    for env_id in textgym.registration.IDS:
+    for env_id in IDS:
         (PAGES / f"{env_id}.md").write_text(page(env_id), encoding="utf-8")
 
 

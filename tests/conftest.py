@@ -100,6 +100,7 @@ def episodes_of(rewards, log_probs, prompt_ids, rows=None, values=None):
         log_probs=torch.tensor(log_probs),
         values=zeros if values is None else torch.tensor(values),
         reference_log_probs=zeros,
+        reference_log_normalizers=zeros,
         advantages=zeros,
         returns=zeros,
     )

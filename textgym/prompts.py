@@ -136,6 +136,11 @@ class PromptTable:
         self._columns = tuple(self._prompts[0].columns) if self._prompts else None
         self._size = len(self._prompts)
 
+    @property
+    def num_prompts(self) -> int | None:
+        """How many prompts the source has, their ids from 0 on; None for a sampler, which has no end."""
+        return None if self._sampler is not None else self._size
+
     def draw(self, rng: np.random.Generator, count: int) -> IntArray:
         """`count` prompt ids from the source, uniformly with replacement, (count,)."""
         if self._sampler is None:
@@ -153,6 +158,11 @@ class PromptTable:
     def contents(self, prompt_ids: IntArray) -> list[str | Messages]:
         """Prompts as the source gave them, texts or chats."""
         return [self._prompts[i].content for i in prompt_ids]
+
+    def pin(self, prompt_id: int) -> dict[str, Any]:
+        """What a reset's options name a prompt by, columns included, so that it keeps its id."""
+        prompt = self._prompts[prompt_id]
+        return {"prompt": prompt.content, **prompt.columns}
 
     def columns(self, prompt_ids: IntArray) -> dict[str, list[Any]]:
         """The source's columns, a list per name; None for a pinned prompt that the source does not have."""

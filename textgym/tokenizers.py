@@ -1,8 +1,8 @@
 """Tokenizers as the envs need them: ids to text and back, the vocabulary size, EOS and BOS.
 
 Every tokenizer is a Hugging Face `tokenizers.Tokenizer` underneath, so encoding is the same in an env and in
-transformers. The embedded one and the character and byte tokenizers need no transformers import. Special tokens are
-never added by `encode`: what a prompt contains is the user's choice.
+transformers. The embedded one and the character, word and byte tokenizers need no transformers import. Special tokens
+are never added by `encode`: what a prompt contains is the user's choice.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def make_tokenizer(spec: Any) -> Tokenizer:
     """Build a tokenizer.
 
     Args:
-        spec: `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab "}`, a directory or hub id that
-            `transformers.AutoTokenizer` reads, a transformers fast tokenizer, or a `Tokenizer`.
+        spec: `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab "}`,
+            `{"name": "words", "words": ["good", "film"]}`, a directory or hub id that `transformers.AutoTokenizer`
+            reads, a transformers fast tokenizer, or a `Tokenizer`.
 
     Raises:
         ValueError: nothing of these, or a slow tokenizer.
@@ -97,6 +98,8 @@ def make_tokenizer(spec: Any) -> Tokenizer:
         return spec
     if isinstance(spec, dict) and spec.get("name") == "characters" and set(spec) == {"name", "alphabet"}:
         return character_tokenizer(spec["alphabet"])
+    if isinstance(spec, dict) and spec.get("name") == "words" and set(spec) == {"name", "words"}:
+        return word_tokenizer(spec["words"])
     if spec == "tiny":
         return embedded_tokenizer()
     if spec == "bytes":
@@ -109,7 +112,7 @@ def make_tokenizer(spec: Any) -> Tokenizer:
         return from_pretrained(spec)
     raise ValueError(
         f'unknown tokenizer {spec!r}; accepted are "tiny", "bytes", {{"name": "characters", "alphabet": "..."}}, '
-        "a directory, a hub id, a transformers fast tokenizer or a textgym Tokenizer"
+        '{"name": "words", "words": [...]}, a directory, a hub id, a transformers fast tokenizer or a textgym Tokenizer'
     )
 
 
@@ -151,6 +154,30 @@ def character_tokenizer(alphabet: str) -> Tokenizer:
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens([AddedToken("<eos>", special=True)])
     return Tokenizer(backend, len(alphabet), len(alphabet))
+
+
+def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """One token per word, in their order; then EOS (id len(words)), which is BOS as well.
+
+    A text is split at whitespace, and decoded with one space between words.
+
+    Raises:
+        ValueError: there is no word, one is repeated, or one is empty, has whitespace in it or is `<eos>`.
+    """
+    from tokenizers import AddedToken, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"words is {words!r}; it must be a list of strings")
+    if not words or len(set(words)) < len(words):
+        raise ValueError(f"the words {list(words)} must be at least one, and each named only once")
+    if wrong := [word for word in words if word.split() != [word] or word == "<eos>"]:
+        raise ValueError(f"the words contain {wrong}; a word is not empty, has no whitespace, and is not '<eos>'")
+    # An unknown token that is not in the vocabulary makes WordLevel refuse unknown words.
+    backend = Backend(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens([AddedToken("<eos>", special=True)])
+    return Tokenizer(backend, len(words), len(words))
 
 
 def byte_tokenizer() -> Tokenizer:

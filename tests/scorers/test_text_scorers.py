@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from textgym.scorers import Keyword, Length, Regex, Sentiment
+from textgym.scorers import Keyword, Length, MoreWords, Regex, Sentiment
 from textgym.testing import check_scorer, make_generations
 
 
@@ -23,6 +23,19 @@ def test_keyword_is_a_whole_word_of_the_completion():
 def test_keyword_needs_words(words):
     with pytest.raises(ValueError, match="scorer 'keyword' needs at least one non-empty word, not"):
         Keyword(words)
+
+
+def test_more_words_counts_every_whole_word():
+    scorer = MoreWords(["she", "her"], ["he", "him"])
+    assert rewards(scorer, "She saw her.", "she, he", "he saw her and she", "", "there is a sheep") == [1, 0, 1, 0, 0]
+    assert rewards(scorer, "he him she", prompt="she her she her") == [0]  # the prompt does not count
+    assert rewards(MoreWords("She", "He", case_sensitive=True), "She he", "she", "She He") == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("words", "than"), [([], "he"), ("she", []), ("she", [""])])
+def test_more_words_needs_words_on_both_sides(words, than):
+    with pytest.raises(ValueError, match="scorer 'more_words' needs at least one non-empty word, not"):
+        MoreWords(words, than)
 
 
 def test_regex_coverage():
@@ -53,7 +66,9 @@ def test_sentiment_without_its_package(monkeypatch):
         Sentiment()
 
 
-@pytest.mark.parametrize("scorer", [Keyword("good"), Regex("a."), Length(7), Sentiment()], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "scorer", [Keyword("good"), MoreWords("a", "film"), Regex("a."), Length(7), Sentiment()], ids=lambda s: s.name
+)
 def test_contract(scorer):
     check_scorer(scorer, pickles=True)
     assert pickle.loads(pickle.dumps(scorer)).name == scorer.name

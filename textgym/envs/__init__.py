@@ -2,5 +2,6 @@
 
 from textgym.envs.text_generation import TextGenerationEnv
 from textgym.envs.text_generation_vector import TextGenerationVectorEnv
+from textgym.envs.toy import TextGenToyEnv, TextGenToyVectorEnv
 
-__all__ = ["TextGenerationEnv", "TextGenerationVectorEnv"]
+__all__ = ["TextGenToyEnv", "TextGenToyVectorEnv", "TextGenerationEnv", "TextGenerationVectorEnv"]

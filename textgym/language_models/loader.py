@@ -8,6 +8,7 @@ policy is trained) and device maps (`device` is one device).
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import json
@@ -67,6 +68,7 @@ def load_model(
         with _loading(model, source):
             base.load_adapter(source, is_trainable=True)  # so that a policy may go on from them
         return base.eval()
+    importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
     with _loading(model, source):
         loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=resolved or torch.float32, **kwargs)
     for parameter in loaded.parameters():  # out of the mapped file, where it is not aligned: slower, other last bits

@@ -7,7 +7,7 @@ holds all the earlier ones, so T of them shrink to one, and one forward pass tra
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Episodes:
         log_probs: (E, T) float32, the same; in bfloat16 as the training forward gives them.
         values: (E, T) float32, the value head at sampling time.
         reference_log_probs: (E, T) float32, of the same tokens under the frozen reference.
+        reference_log_normalizers: (E, T) float32, of the states they were drawn in (`score_tokens`).
         advantages: (E, T) float32, the weight of each token's log-probability; the agent fills it in.
         returns: (E, T) float32, what the value head is to predict; the agent fills it in.
     """
@@ -48,6 +49,7 @@ class Episodes:
     log_probs: torch.Tensor
     values: torch.Tensor
     reference_log_probs: torch.Tensor
+    reference_log_normalizers: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
 
@@ -68,6 +70,12 @@ class Episodes:
     def replace(self, **fields: torch.Tensor) -> Episodes:
         """A copy with some fields exchanged."""
         return dataclasses.replace(self, **fields)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Episodes]) -> Episodes:
+        """The episodes of several batches."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def select(self, index: Any) -> Episodes:
         """Some of the episodes."""
@@ -143,6 +151,7 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             row_lengths=real.sum(-1) - 1,
             log_probs=tensors["sampled_log_probs"],
             reference_log_probs=zeros,
+            reference_log_normalizers=zeros,
             advantages=zeros,
             returns=zeros,
         )

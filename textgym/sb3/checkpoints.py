@@ -29,6 +29,7 @@ from textgym.importing import require
 from textgym.language_models.adapters import load_adapters, save_adapters
 from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
 from textgym.mdp import TextMDP
+from textgym.targets import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -152,6 +153,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
         raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
     tensors, param_groups = optimizer_tensors(policy.optimizer)
     tensors |= {name: t for name, t in policy.state_dict().items() if name.startswith(VALUE_MODULES)}
+    tensors |= {f"extra.{name}": tensor for name, tensor in algorithm.extra_tensors().items()}
     env_id, env_kwargs = env_spec(env)
     reference = algorithm.reference.model if algorithm.reference is not None else None
     data = {
@@ -188,9 +190,11 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A hyperparameter as JSON: the number of a constant schedule, None for another function."""
+    """A hyperparameter as JSON: a target's spec, the number of a constant schedule, None for another function."""
     if isinstance(value, FloatSchedule) and isinstance(value.value_schedule, ConstantSchedule):
         return value.value_schedule.val
+    if isinstance(value, Target):
+        return value.spec
     return None if callable(value) else value
 
 
@@ -244,6 +248,7 @@ def load_checkpoint(
     value_weights = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
     made.policy.load_state_dict(made.policy.state_dict() | value_weights)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
+    made.load_extra_tensors({n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")})
     made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
     made._pending_state = data["random_state"]
     return made

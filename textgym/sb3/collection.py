@@ -10,6 +10,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.sb3.buffer import Episodes
+from textgym.sb3.players import Player
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.vec_env import TextVecEnv
 
@@ -19,14 +20,14 @@ OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 @torch.no_grad()
 def play(
-    env: VecEnv, policy: TokenPolicy, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
+    env: VecEnv, player: Player, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
 ) -> dict[str, np.ndarray] | None:
     """The same number of complete episodes from every env, so that short ones are not over-represented.
 
     Args:
         env: an SB3 `VecEnv` of TextGym envs. A `TextVecEnv` in Disabled mode is told when to stop; the surplus of
             other ones, which restart by themselves, is ignored.
-        policy: chooses the tokens.
+        player: chooses the tokens.
         rounds: episodes per env.
         component_names: the scorer's components, which `infos` hold at the end.
         on_step: see `OnStep`.
@@ -37,8 +38,8 @@ def play(
     if isinstance(env.unwrapped, TextVecEnv):
         env.unwrapped.episodes_per_reset = rounds
         # A decode step on a GPU is a graph's replay, a prefill is not, so that several prompts go together.
-        env.unwrapped.restart_together = env.num_envs // 8 if policy.device.type == "cuda" else 1
-    mdp, n, obs = policy.mdp, env.num_envs, env.reset()
+        env.unwrapped.restart_together = env.num_envs // 8 if player.device.type == "cuda" else 1
+    mdp, n, obs = player.mdp, env.num_envs, env.reset()
     assert isinstance(obs, np.ndarray)
     rows = np.full((rounds, *obs.shape), mdp.pad_id)
     prompt_ids, components = np.zeros((rounds, n), np.int64), np.zeros((rounds, n, len(component_names)), np.float32)
@@ -48,7 +49,7 @@ def play(
     while (played < rounds).any():
         assert isinstance(obs, np.ndarray)
         live, lengths = (played < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
-        actions, values, log_probs = policy(torch.from_numpy(obs))
+        actions, values, log_probs = player(torch.from_numpy(obs))
         obs, rewards, dones, infos = env.step(actions.cpu().numpy())
         step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
         index = np.flatnonzero(live)
@@ -66,20 +67,33 @@ def play(
 
 
 @torch.no_grad()
-def log_probs_under(policy: TokenPolicy, model: Any, episodes: Episodes, micro_batch_size: int | None) -> torch.Tensor:
-    """Log-probabilities of the episodes' tokens, (E, T), 0 at padding.
+def log_probs_in_training(policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None) -> torch.Tensor:
+    """Log-probabilities of the episodes' tokens, (E, T), 0 at padding, as the training forward gives them.
 
     Args:
-        policy: says how logits become a distribution.
-        model: a reference model; None is the policy as it would be trained.
+        policy: unchanged by this.
         episodes: E finished episodes.
         micro_batch_size: episodes per forward pass.
     """
     result = torch.zeros_like(episodes.log_probs)
     for index in episodes.pieces(micro_batch_size):
-        rows, actions = episodes.rows[index], episodes.actions[index]
-        if model is None:
-            result[index] = policy.evaluate_episodes(rows, actions)[1]
-        else:
-            result[index] = policy.log_probs_under(model, rows, actions)
+        result[index] = policy.evaluate_episodes(episodes.rows[index], episodes.actions[index])[1]
     return result
+
+
+def scores_under(
+    policy: TokenPolicy, model: Any, episodes: Episodes, micro_batch_size: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the episodes' tokens and log-normalizers under a reference, each (E, T), 0 at padding.
+
+    Args:
+        policy: says how logits become a distribution.
+        model: the reference.
+        episodes: E finished episodes.
+        micro_batch_size: episodes per forward pass.
+    """
+    result = episodes.log_probs.new_zeros(2, *episodes.mask.shape)
+    for index in episodes.pieces(micro_batch_size):
+        rows, actions = episodes.rows[index], episodes.actions[index]
+        result[:, index] = torch.stack(policy.scores_under(model, rows, actions))
+    return result[0], result[1]

@@ -68,6 +68,34 @@ class TokenDistribution(nn.Module):
         return logits.log_softmax(-1)
 
 
+def choose(
+    log_probs: torch.Tensor, live: torch.Tensor, deterministic: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens for the rows that have not ended.
+
+    Args:
+        log_probs: (n, V) of these rows.
+        live: (N,) bool on the CPU, True at n rows.
+        deterministic: the likeliest token in place of a sample.
+
+    Returns:
+        tokens (N,) int64 and their log-probabilities (N,); 0 for rows that have ended.
+
+    Raises:
+        FloatingPointError: the logits were not finite.
+    """
+    chosen = log_probs.argmax(-1) if deterministic else sample(log_probs)
+    chosen_log_probs = log_probs.gather(-1, chosen[:, None]).squeeze(-1)
+    if not torch.isfinite(chosen_log_probs).all():
+        raise FloatingPointError("the policy's logits are not finite")
+    if live.all():
+        return chosen, chosen_log_probs
+    live = live.to(chosen.device)
+    actions, all_log_probs = chosen.new_zeros(len(live)), chosen_log_probs.new_zeros(len(live))
+    actions[live], all_log_probs[live] = chosen, chosen_log_probs
+    return actions, all_log_probs
+
+
 def sample(log_probs: torch.Tensor) -> torch.Tensor:
     """One token per row, (M, V) -> (M,), by inverting the distribution function.
 

@@ -23,7 +23,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
-from textgym.sb3.collection import OnStep, log_probs_under, play
+from textgym.sb3.collection import OnStep, log_probs_in_training, play
+from textgym.sb3.players import Player
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
@@ -205,9 +206,9 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback.update_locals(locals())
             return callback.on_step()
 
-        if not self._fill(rollout_buffer, env, n_rollout_steps, on_step):
+        if not self._fill(rollout_buffer, env, n_rollout_steps, self.player(), on_step):
             return False
-        rollout_buffer.episodes = self._scored(rollout_buffer.episodes)
+        rollout_buffer.episodes = self._received(self._scored(rollout_buffer.episodes))
         self._log_rollout(rollout_buffer.episodes)
         self._on_policy = True
         callback.update_locals(locals())
@@ -220,22 +221,35 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         Args:
             episodes: how many; a multiple of the number of envs.
         """
-        assert self.env is not None
         if episodes < 1 or episodes % self.n_envs:
             raise ValueError(f"episodes={episodes} is not a multiple of the number of envs, {self.n_envs}")
-        rounds = episodes // self.n_envs
+        return self._scored(self._play(episodes // self.n_envs, self.policy))
+
+    def player(self) -> Player:
+        """What samples the episodes of a rollout: the policy, or a proposal that a subclass corrects for."""
+        return self.policy
+
+    def _received(self, episodes: Episodes) -> Episodes:
+        """A rollout's episodes as training is to see them; a subclass may add to them what it needs."""
+        return episodes
+
+    def _play(self, rounds: int, player: Player) -> Episodes:
+        """Episodes outside the training, `rounds` of every env, not scored."""
+        assert self.env is not None
         spaces_of_env = self.observation_space, self.action_space
         buffer = EpisodeRolloutBuffer(
             rounds, *spaces_of_env, self.device, n_envs=self.n_envs, **self.rollout_buffer_kwargs
         )
-        self._fill(buffer, self.env, rounds)
-        return self._scored(buffer.episodes)
+        self._fill(buffer, self.env, rounds, player)
+        return buffer.episodes
 
-    def _fill(self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, on_step: OnStep | None = None) -> bool:
+    def _fill(
+        self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, player: Player, on_step: OnStep | None = None
+    ) -> bool:
         """Play; False if a callback stopped it."""
         self.policy.set_training_mode(False)
         try:
-            finished = play(env, self.policy, rounds, self.component_names, on_step)
+            finished = play(env, player, rounds, self.component_names, on_step)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
         if finished is not None:
@@ -245,11 +259,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def _scored(self, episodes: Episodes) -> Episodes:
         """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well."""
         if self.reference is not None:
-            reference = self.reference.log_probs(self.policy, episodes, self.micro_batch_size)
-            episodes = episodes.replace(reference_log_probs=reference)
+            log_probs, log_normalizers = self.reference.scores(self.policy, episodes, self.micro_batch_size)
+            episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
         if self.policy.dtype == "float32":
             return episodes
-        return episodes.replace(log_probs=log_probs_under(self.policy, None, episodes, self.micro_batch_size))
+        return episodes.replace(log_probs=log_probs_in_training(self.policy, episodes, self.micro_batch_size))
 
     def _log_rollout(self, episodes: Episodes) -> None:
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())
@@ -302,6 +316,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         return log_probs
+
+    def extra_tensors(self) -> dict[str, torch.Tensor]:
+        """What a subclass learns beside its weights, for checkpoints."""
+        return {}
+
+    def load_extra_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `extra_tensors`."""
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Write a checkpoint directory: a transformers model, its tokenizer, and the state of the training.

@@ -28,7 +28,7 @@ from textgym.language_models.forward import (
 )
 from textgym.language_models.precision import AutocastCopy, lower_frozen_matrices
 from textgym.mdp import TextMDP
-from textgym.sb3.distribution import TokenDistribution, sample
+from textgym.sb3.distribution import TokenDistribution, choose
 from textgym.sb3.scoring import by_step, score_tokens
 from textgym.tokenizers import from_pretrained
 
@@ -137,7 +137,7 @@ class TokenPolicy(ActorCriticPolicy):
 
         Args:
             env: wrapped or not.
-            model: None means `"tiny"`.
+            model: None means the env's own reference model where it has one (`TextGenToyEnv`), else `"tiny"`.
             lora: see the class.
             dtype: see the class.
             **kwargs: the class's other arguments.
@@ -149,7 +149,8 @@ class TokenPolicy(ActorCriticPolicy):
             mdp, tokenizer = (_attribute(env, name) for name in ("mdp", "tokenizer"))
         except AttributeError as error:
             raise ValueError(f"{env} is not a TextGym env: it has no TextMDP") from error
-        model = "tiny" if model is None else model
+        if model is None:
+            model = _attribute(env, "reference_model")() if _has_attribute(env, "reference_model") else "tiny"
         if isinstance(model, str):
             theirs = from_pretrained(load_tokenizer(model)).backend.get_vocab()
             if theirs != tokenizer.backend.get_vocab():
@@ -212,16 +213,8 @@ class TokenPolicy(ActorCriticPolicy):
             FloatingPointError: the model's logits are not finite.
         """
         log_probs, values, live = self._decode(obs)
-        chosen = log_probs.argmax(-1) if deterministic else sample(log_probs)
-        chosen_log_probs = log_probs.gather(-1, chosen[:, None]).squeeze(-1)
-        if not torch.isfinite(chosen_log_probs).all():
-            raise FloatingPointError("the policy's logits are not finite")
-        if live.all():
-            return chosen, values, chosen_log_probs
-        live = live.to(chosen.device)
-        actions, all_log_probs = chosen.new_zeros(len(live)), chosen_log_probs.new_zeros(len(live))
-        actions[live], all_log_probs[live] = chosen, chosen_log_probs
-        return actions, values, all_log_probs
+        actions, chosen_log_probs = choose(log_probs, live, deterministic)
+        return actions, values, chosen_log_probs
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
         return self.forward(observation, deterministic)[0]  # type: ignore[arg-type]
@@ -293,7 +286,7 @@ class TokenPolicy(ActorCriticPolicy):
         obs = obs.long()
         with self.autocast(), memory_advice("lower batch_size"):
             hidden = state_hidden(self.model, self.mdp, obs)
-            log_probs, entropies = score_tokens(
+            log_probs, entropies, _ = score_tokens(
                 self.model, self.distribution, hidden, self._lengths(obs), actions.long()
             )
             if self.value_trunk is not None:
@@ -315,13 +308,15 @@ class TokenPolicy(ActorCriticPolicy):
         """
         with self.autocast(), memory_advice("lower micro_batch_size"):
             hidden, terms = self._score_episodes(self.model, rows, actions, entropy_gradient=entropy_gradient)
+            log_probs, entropies, _ = terms
             if self.value_trunk is not None:
                 hidden = episode_hidden(self.value_trunk, self.mdp, rows)
-        return by_step(actions, self.mdp, self._values(hidden).squeeze(-1), *terms)  # type: ignore[return-value]
+        values = self._values(hidden).squeeze(-1)
+        return by_step(actions, self.mdp, values, log_probs, entropies)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def log_probs_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of episodes under another model, with the same masks and temperature but no truncation.
+    def scores_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and log-normalizers under another model: same masks and temperature, no truncation.
 
         Args:
             model: a causal LM, such as the reference; it is not truncated, so that all that is drawn is possible.
@@ -329,16 +324,21 @@ class TokenPolicy(ActorCriticPolicy):
             actions: (B, T) int64 completions, padded.
 
         Returns:
+            log-probabilities of the tokens, and log-normalizers (see `score_tokens`) of the states before them, each
             (B, T) float32, 0 at padding.
         """
         with self.autocast(), memory_advice("lower micro_batch_size"):
-            _, (log_probs, _) = self._score_episodes(model, rows, actions, truncate=False)
-        return by_step(actions, self.mdp, log_probs)[0]
+            _, (log_probs, _, log_normalizers) = self._score_episodes(model, rows, actions, truncate=False)
+        return by_step(actions, self.mdp, log_probs, log_normalizers)  # type: ignore[return-value]
+
+    def log_probs_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities of `scores_under`, (B, T) float32."""
+        return self.scores_under(model, rows, actions)[0]
 
     def _score_episodes(
         self, model: Any, rows: torch.Tensor, actions: torch.Tensor, **options: bool
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Hidden states (M, H), log-probabilities (M,) and entropies (M,) of the real tokens."""
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Hidden states (M, H) of the real tokens, and what `score_tokens` makes of them."""
         real = actions != self.mdp.pad_id
         lengths = (real.cumsum(-1) - 1)[real]
         hidden = episode_hidden(model, self.mdp, rows)
@@ -348,3 +348,7 @@ class TokenPolicy(ActorCriticPolicy):
 def _attribute(env: Any, name: str) -> Any:
     """An attribute of an env of any of the kinds that `kwargs_for` accepts."""
     return env.get_attr(name)[0] if isinstance(env, VecEnv) else getattr(env.unwrapped, name)
+
+
+def _has_attribute(env: Any, name: str) -> bool:
+    return env.has_attr(name) if isinstance(env, VecEnv) else hasattr(env.unwrapped, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from textgym.language_models import load_model
 from textgym.language_models.forward import check_model
 from textgym.language_models.precision import lower_frozen_matrices
 from textgym.sb3.buffer import Episodes
-from textgym.sb3.collection import log_probs_under
+from textgym.sb3.collection import scores_under
+from textgym.sb3.players import ModelPlayer
 from textgym.sb3.policy import TokenPolicy
 
 
@@ -42,9 +44,21 @@ class Reference:
         if policy.dtype == "bfloat16":
             lower_frozen_matrices(self.model)
 
-    def log_probs(self, policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None) -> torch.Tensor:
-        """Log-probabilities of the episodes' tokens, (E, T) float32, 0 at padding."""
-        if self.model is not None:
-            return log_probs_under(policy, self.model, episodes, micro_batch_size)
-        with policy.adapters_off():
-            return log_probs_under(policy, policy.model, episodes, micro_batch_size)
+    def scores(
+        self, policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the episodes' tokens, and log-normalizers, each (E, T) float32, 0 at padding."""
+        with self.adapters(policy):
+            return scores_under(policy, self.model_of(policy), episodes, micro_batch_size)
+
+    def player(self, policy: TokenPolicy) -> ModelPlayer:
+        """What samples from the reference."""
+        return ModelPlayer(policy, self.model_of(policy), lambda: self.adapters(policy))
+
+    def model_of(self, policy: TokenPolicy) -> Any:
+        """The model, also where it is the policy's own; to be run under `adapters`."""
+        return policy.model if self.model is None else self.model
+
+    def adapters(self, policy: TokenPolicy) -> AbstractContextManager[None]:
+        """The context in which the model is the reference."""
+        return policy.adapters_off() if self.model is None else nullcontext()

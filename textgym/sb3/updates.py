@@ -12,7 +12,7 @@ from textgym.language_models.forward import memory_advice
 from textgym.sb3.buffer import Episodes
 from textgym.sb3.policy import TokenPolicy
 
-Normalization = Literal["token", "sequence"]
+Normalization = Literal["token", "sequence", "sum"]
 
 # A loss reads (episodes, values, log_probs, entropies), the last three (B, T) with gradient, 0 at padding. It gives
 # each token's loss, (B, T), and statistics to log, (B, T) each; what it says at padding is ignored.
@@ -20,18 +20,21 @@ Loss = Callable[[Episodes, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torc
 
 
 def token_weights(mask: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """The weight of each token's loss, which sum to 1.
+    """The weight of each token's loss in the loss of the batch.
 
     Args:
         mask: (B, T) bool, True at real tokens.
         normalization: `"token"`, the mean over all tokens of the batch; or `"sequence"`, the mean over episodes of
-            their tokens' means, in which a token of a long episode counts less.
+            their tokens' means, in which a token of a long episode counts less; or `"sum"`, the mean over episodes of
+            their tokens' sums, which makes -A log pi(x) of each.
 
     Returns:
         (B, T) float32, 0 at padding.
     """
     if normalization == "token":
         return mask / mask.sum()
+    if normalization == "sum":
+        return mask / len(mask)
     return mask / mask.sum(-1, keepdim=True) / len(mask)
 
 

@@ -11,7 +11,7 @@ from textgym.scorers.log_prob import LogProb
 from textgym.scorers.registry import make_scorer
 from textgym.scorers.reward_model import RewardModel
 from textgym.scorers.sentiment import Sentiment
-from textgym.scorers.text import Keyword, Length, Regex
+from textgym.scorers.text import Keyword, Length, MoreWords, Regex, TokenCounts
 
 __all__ = [
     "FunctionScorer",
@@ -19,6 +19,7 @@ __all__ = [
     "Keyword",
     "Length",
     "LogProb",
+    "MoreWords",
     "Regex",
     "RewardModel",
     "Scorer",
@@ -26,6 +27,7 @@ __all__ = [
     "Scores",
     "Sentiment",
     "Threshold",
+    "TokenCounts",
     "WeightedSum",
     "make_scorer",
 ]

@@ -18,10 +18,12 @@ SCORERS = {
     "keyword": "textgym.scorers.text:Keyword",
     "length": "textgym.scorers.text:Length",
     "log_prob": "textgym.scorers.log_prob:LogProb",
+    "more_words": "textgym.scorers.text:MoreWords",
     "regex": "textgym.scorers.text:Regex",
     "reward_model": "textgym.scorers.reward_model:RewardModel",
     "sentiment": "textgym.scorers.sentiment:Sentiment",
     "threshold": "textgym.scorers.composition:Threshold",
+    "token_counts": "textgym.scorers.text:TokenCounts",
     "weighted_sum": "textgym.scorers.composition:WeightedSum",
 }
 """Name -> class, as an import string, so that naming a scorer imports no other one."""

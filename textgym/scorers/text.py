@@ -1,9 +1,9 @@
-"""Scorers that read a completion's characters or its length: cheap, with known optima, good as constraints."""
+"""Scorers that read a completion's characters, tokens or length: cheap, with known optima, good as constraints."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,16 +26,45 @@ class Keyword(Scorer):
     """
 
     def __init__(self, words: str | Sequence[str], *, case_sensitive: bool = False, name: str = "keyword"):
-        listed = [words] if isinstance(words, str) else list(words)
-        if not listed or not all(isinstance(word, str) and word for word in listed):
-            raise ValueError(f"scorer {name!r} needs at least one non-empty word, not {words!r}")
         self.name = name
-        any_word = "|".join(map(re.escape, listed))
-        self._pattern = re.compile(rf"(?<!\w)(?:{any_word})(?!\w)", 0 if case_sensitive else re.IGNORECASE)
+        self._pattern = _any_word(name, words, case_sensitive)
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) 0.0 or 1.0."""
         return [float(bool(self._pattern.search(text))) for text in generations.completions]
+
+
+class MoreWords(Scorer):
+    """1.0 if the completion has more of some words than of some others, else 0.0; a tie, so also 0 to 0, is 0.0.
+
+    Every occurrence of a whole word counts, as `Keyword` understands it. "she" over "he" tells texts about women from
+    all other texts.
+
+    Args:
+        words: the words that are to prevail, or a single one.
+        than: the others.
+        case_sensitive: whether "She" and "she" differ.
+        name: the component's name in `info`.
+
+    Raises:
+        ValueError: no word, or an empty one.
+    """
+
+    def __init__(
+        self,
+        words: str | Sequence[str],
+        than: str | Sequence[str],
+        *,
+        case_sensitive: bool = False,
+        name: str = "more_words",
+    ):
+        self.name = name
+        self._words, self._others = (_any_word(name, listed, case_sensitive) for listed in (words, than))
+
+    def score(self, generations: Generations) -> list[float]:
+        """(n,) 0.0 or 1.0."""
+        texts = generations.completions
+        return [float(len(self._words.findall(text)) > len(self._others.findall(text))) for text in texts]
 
 
 class Regex(Scorer):
@@ -87,3 +116,52 @@ class Length(Scorer):
     def score(self, generations: Generations) -> FloatArray:
         """(n,) values at or below 0."""
         return -np.abs(generations.lengths - self.target) / self.target
+
+
+class TokenCounts(Scorer):
+    """sum_t w[x_t] over the tokens x_t of a completion, EOS included; tokens without a weight count 0.
+
+    With the weights {1: 1.0, 3: -0.5} the completion 1, 1, 3, EOS scores 1.5.
+
+    Args:
+        weights: weight of a token, by its id; ids may be strings, as the keys of JSON are.
+        name: the component's name in `info`.
+
+    Raises:
+        ValueError: a weight that is not finite, or a key that is no token id or names one again.
+    """
+
+    def __init__(self, weights: Mapping[int | str, float], *, name: str = "token_counts"):
+        self.name = name
+        try:
+            read = {int(str(key)): float(weight) for key, weight in weights.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"scorer {name!r}: weights is {weights!r}; it must map token ids to numbers") from error
+        if len(read) < len(weights) or min(read, default=0) < 0 or not np.isfinite(list(read.values())).all():
+            raise ValueError(
+                f"scorer {name!r}: weights is {weights!r}; it must map token ids (0 or more, each only once) to finite "
+                "numbers"
+            )
+        self.weights = read
+
+    def score(self, generations: Generations) -> FloatArray:
+        """(n,) sums.
+
+        Raises:
+            ValueError: a weighted id is not in the vocabulary.
+        """
+        mdp = generations.mdp
+        if max(self.weights, default=0) >= mdp.vocab_size:
+            raise ValueError(f"the weights name token {max(self.weights)}; ids run from 0 to {mdp.vocab_size - 1}")
+        by_id = np.zeros(mdp.vocab_size + 1)  # pads count 0
+        by_id[list(self.weights)] = list(self.weights.values())
+        return by_id[generations.observations[:, mdp.max_prompt_tokens :]].sum(-1)
+
+
+def _any_word(name: str, words: str | Sequence[str], case_sensitive: bool) -> re.Pattern[str]:
+    """A pattern that matches each of the words, whole: no letter, digit or underscore directly before or after it."""
+    listed = [words] if isinstance(words, str) else list(words)
+    if not listed or not all(isinstance(word, str) and word for word in listed):
+        raise ValueError(f"scorer {name!r} needs at least one non-empty word, not {words!r}")
+    any_word = "|".join(map(re.escape, listed))
+    return re.compile(rf"(?<!\w)(?:{any_word})(?!\w)", 0 if case_sensitive else re.IGNORECASE)

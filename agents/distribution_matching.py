@@ -1,0 +1,293 @@
+"""f-DPG (Go et al. 2023, arXiv 2302.08215): make a language model match a target distribution in any f-divergence.
+
+With p(x) = P(x) / Z the target, t = pi(x) / p(x) and q the proposal that the samples come from,
+
+    grad D_f(pi || p) = E_q[(pi(x) / q(x)) f'(t) grad log pi(x)],
+
+a policy gradient whose whole-sequence reward is -f'(t). Forward KL is GDC (Khalifa et al. 2021, arXiv 2012.11635),
+reverse KL to an RLHF target the KL-penalised policy gradient. Left out on purpose: rewards-to-go with a scalar baseline
+and several epochs per rollout, which measured worse, and a Z of each batch alone, which couples its samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.losses import policy_gradient_loss, value_loss
+from agents.policy_gradient import check_choice
+from agents.proposals import PROPOSALS
+from agents.returns import baselines
+from textgym.divergences import make_divergence
+from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates
+from textgym.metrics import distinct_n, self_bleu
+from textgym.sb3 import EpisodeRolloutBuffer, Episodes, EpisodicAlgorithm, TokenPolicy
+from textgym.targets import Target, make_target
+
+Baseline = Literal["none", "leave_one_out", "value"]
+ProposalName = Literal["on_policy", "mixture", "adaptive"]
+LEAST_EFFECTIVE_SAMPLES = 25
+
+
+class DistributionMatching(EpisodicAlgorithm):
+    """f-DPG: minimises D_f(pi || p) for a target p over whole completions.
+
+    Before the first update, `initial_episodes` of the reference start the estimate of Z (one per prompt, each with its
+    own baseline) and fit the coefficients of a distributional target. The prompt source must be finite.
+
+    Logged in each rollout, from its samples: `rollout/reward`, the scorer's components and `rollout/kl_to_reference`,
+    all under the policy whatever the proposal; and `target/...`: `kl_p_pi`, `kl_pi_p`, `tv`, `js`, `mass_outside`,
+    `log_z`, `effective_sample_size` (`textgym.estimates.estimates`), each with its standard error `..._se`; and in each
+    update `train/cap_rate`, the share of episodes whose weighted pseudo-reward was capped.
+
+    Args:
+        policy: `"TokenPolicy"`.
+        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
+        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
+        target: a `textgym.targets.Target` or its JSON. Its features are `"reward"` and the scorer's components.
+        divergence: see `textgym.divergences.make_divergence`.
+        alpha: of the divergence `"alpha"`.
+        baseline: `"leave_one_out"`, the mean of the other episodes of the prompt; `"value"`, a value head's value of
+            each state; or `"none"`.
+        proposal: `"on_policy"`, `"mixture"` (half the rows from the reference) or `"adaptive"` (GDC's).
+        cap: bound on the size of an episode's weighted pseudo-reward (pi / q)(f'(1) - f'(t)); None for none.
+        initial_episodes: about how many episodes of the reference to begin with, the same number for every prompt.
+        vf_coef: weight of the value loss, with `baseline="value"`.
+        **kwargs: see `EpisodicAlgorithm`.
+
+    Raises:
+        ValueError: an unknown choice, a target with zeros under a divergence that is infinite there, a feature that the
+            env does not report, a prompt source without end, an odd number of envs with the mixture, a cap that is not
+            positive; while training starts, a target that the reference's samples show to be infeasible.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        *EpisodicAlgorithm.hyperparameters,
+        "target",
+        "divergence",
+        "alpha",
+        "baseline",
+        "proposal",
+        "cap",
+        "initial_episodes",
+        "vf_coef",
+    )
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Any = None,
+        *,
+        target: Target | Mapping[str, Any] = {"name": "rlhf", "beta": 0.1},  # noqa: B006 (never changed)
+        divergence: str = "jensen_shannon",
+        alpha: float | None = None,
+        baseline: Baseline = "leave_one_out",
+        proposal: ProposalName = "mixture",
+        cap: float | None = 10.0,
+        initial_episodes: int = 2048,
+        vf_coef: float = 0.5,
+        **kwargs: Any,
+    ):
+        check_choice("baseline", baseline, Baseline)
+        check_choice("proposal", proposal, ProposalName)
+        if cap is not None and not cap > 0:
+            raise ValueError(f"cap is {cap}; it must be positive, or None")
+        if initial_episodes < 1:
+            raise ValueError(f"initial_episodes is {initial_episodes}; it must be at least 1")
+        self.target, self.divergence, self.alpha = make_target(target), divergence, alpha
+        self.f_divergence = make_divergence(divergence, alpha)
+        if self.target.has_zeros and not self.f_divergence.finite_on_zeros:
+            raise ValueError(
+                f"the divergence {divergence!r} is infinite where the target is 0, as {self.target.spec} may be; "
+                "choose 'jensen_shannon' or 'forward_kl', or give the pointwise target a floor"
+            )
+        self.baseline, self.proposal, self.cap, self.initial_episodes = baseline, proposal, cap, initial_episodes
+        super().__init__(policy, env, model, **kwargs)
+        self.vf_coef = vf_coef
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        assert self.reference is not None
+        if self.proposal == "mixture" and self.n_envs % 2:
+            raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
+        self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
+        if self.env is None:
+            return
+        known = ("reward", *self.component_names)
+        if unknown := [name for name in self.target.features if name not in known]:
+            raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
+        number = self.env.get_attr("task")[0].prompts.num_prompts
+        if number is None:
+            raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
+        self.partition = Partition(number)
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """As `EpisodicAlgorithm`'s, after the start from samples of the reference."""
+        if not self.partition.counts.any():
+            self._start()
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def player(self) -> Any:
+        """The proposal."""
+        return self._proposal.player
+
+    def _start(self) -> None:
+        """Fit the target and start Z on samples of the reference."""
+        episodes = self._reference_episodes()
+        features, prompts = self.features(episodes), episodes.prompt_ids
+        if open_ := not self.target.fitted:
+            self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
+        log_weights = self.target.log_weights(features)
+        if torch.isneginf(log_weights).all():
+            raise ValueError(
+                f"none of {len(episodes)} samples of the reference satisfies the target {self.target.spec}; raise "
+                "initial_episodes, or begin from a model that sometimes does"
+            )
+        size = effective_sample_size(log_weights)
+        if open_ and size < LEAST_EFFECTIVE_SAMPLES:
+            raise ValueError(
+                f"the coefficients of {self.target.spec} rest on {size:.1f} effective samples of {len(episodes)}; "
+                "raise initial_episodes, or choose means nearer to the reference's"
+            )
+        self.partition.add(prompts, log_weights)  # P / a
+
+    def _reference_episodes(self) -> Episodes:
+        """Samples of the reference, of every prompt the same number."""
+        assert self.env is not None and self.reference is not None
+        table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
+        chunks = math.ceil(number / self.n_envs)
+        rounds = math.ceil(self.initial_episodes / (chunks * self.n_envs))
+        parts, player = [], self.reference.player(self.policy)
+        for chunk in range(chunks):
+            ids = [(chunk * self.n_envs + i) % number for i in range(self.n_envs)]
+            self.env.set_options([{"prompt": table.pin(i)} for i in ids])
+            parts.append(self._play(rounds, player))
+        return Episodes.concatenate(parts)
+
+    def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
+        """What targets read, (E,) float64 each: the return and the scorer's components."""
+        components = dict(zip(self.component_names, episodes.components.double().T, strict=True))
+        return {**components, "reward": episodes.rewards.double().sum(-1)}
+
+    def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> Weighted:
+        """Scored episodes as samples of a proposal, (E,) log q."""
+        features = self.features(episodes)
+        return Weighted(
+            log_pi=episodes.log_probs.double().sum(-1),
+            log_a=episodes.reference_log_probs.double().sum(-1),
+            log_q=log_q,
+            log_weights=self.target.log_weights(features),
+            features={**features, "length": episodes.lengths.double()},
+            prompts=episodes.prompt_ids,
+        )
+
+    def _received(self, episodes: Episodes) -> Episodes:
+        episodes = self._proposal.scored(episodes)
+        self.sample = self.weighted(episodes, self._proposal.log_q(episodes))
+        self.partition.add(self.sample.prompts, self.sample.log_p - self.sample.log_q)
+        return episodes
+
+    def _log_rollout(self, episodes: Episodes) -> None:
+        numbers = self._estimates(self.sample)
+        self._proposal.update(numbers)
+        self.logger.record("rollout/cache_mib", self.policy.cache_bytes / 2**20)
+        for name, estimate in numbers.items():
+            where = "rollout" if name in self.sample.features or name == "kl_to_reference" else "target"
+            self.logger.record(f"{where}/{name}", estimate.value)
+            if math.isfinite(estimate.standard_error):
+                self.logger.record(f"{where}/{name}_se", estimate.standard_error)
+
+    def _estimates(self, sample: Weighted) -> dict[str, Estimate]:
+        device = sample.log_pi.device
+        return estimates(sample, self.partition.log_z.to(device), self.partition.standard_errors.to(device))
+
+    def train(self) -> None:
+        """One gradient step on the rollout."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        episodes = self.with_advantages(self.rollout_buffer.episodes, self.sample)
+        if episodes.advantages.any():
+            self.gradient_step(episodes, self.loss, "sum")
+
+    def with_advantages(self, episodes: Episodes, sample: Weighted) -> Episodes:
+        """The weight of each token's log-probability, (E, T), 0 for prompts whose Z is 0 so far.
+
+        Args:
+            episodes: E scored episodes.
+            sample: the same, see `weighted`.
+        """
+        log_z = self.partition.log_z.to(sample.log_pi.device)[sample.prompts]
+        usable = torch.isfinite(log_z)
+        weights = (sample.log_pi - sample.log_q).exp()  # pi / q
+        log_t = sample.log_pi - sample.log_p + log_z
+        pseudo_rewards = self.f_divergence.pseudo_reward(log_t)
+        rewards = torch.where(usable, weights * pseudo_rewards, 0.0)  # (E,)
+        if self.cap is not None:
+            self.logger.record("train/cap_rate", (rewards.abs() > self.cap).double().mean().item())
+            rewards, pseudo_rewards = (r.clamp(-self.cap, self.cap) for r in (rewards, pseudo_rewards))
+        if self.baseline == "value":
+            advantages = (rewards[:, None] - weights[:, None] * episodes.values) * usable[:, None]
+        else:
+            # the mean over the others of (pi / q) R estimates E_pi[R]; it knows nothing of x, so it brings no bias
+            advantages = rewards - weights * baselines(rewards, sample.prompts, self.baseline) * usable
+            advantages = advantages[:, None].expand_as(episodes.mask)
+        returns = torch.where(usable, pseudo_rewards, 0.0)[:, None].expand_as(episodes.mask)
+        return episodes.replace(
+            advantages=(advantages * episodes.mask).float(), returns=(returns * episodes.mask).float()
+        )
+
+    def loss(
+        self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of each token, (B, T), and what is logged."""
+        losses = policy_gradient_loss(log_probs, piece.advantages)
+        if self.baseline != "value":
+            return losses, {}
+        statistics = {"value_loss": value_loss(values, piece.values, piece.returns, None)}
+        return losses + self.vf_coef * statistics["value_loss"], statistics
+
+    def report(self, episodes: int) -> dict[str, Estimate]:
+        """Everything that describes the policy, from fresh samples of it: of a trained policy, the final word.
+
+        Args:
+            episodes: how many; a multiple of the number of envs.
+
+        Returns:
+            what is logged in rollouts; `entropy`, in nats per token; `length`, in tokens; and `distinct_1` to
+            `distinct_3` and `self_bleu` (`textgym.metrics`), which have no standard error.
+        """
+        drawn = self.sample_episodes(episodes)
+        sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
+        entropy = ratio(-sample.log_pi, sample.features["length"])
+        tokens = [row[real].tolist() for row, real in zip(drawn.actions.cpu(), drawn.mask.cpu(), strict=True)]
+        assert self.env is not None
+        texts = self.env.get_attr("tokenizer")[0].decode_batch(tokens)
+        variety = {f"distinct_{n}": distinct_n(tokens, n) for n in (1, 2, 3)} | {"self_bleu": self_bleu(texts)}
+        return self._estimates(sample) | {"entropy": entropy} | {n: Estimate(v, math.nan) for n, v in variety.items()}
+
+    def extra_tensors(self) -> dict[str, torch.Tensor]:
+        """The estimate of Z, and the proposal's weights."""
+        return self.partition.tensors() | {f"proposal.{n}": t for n, t in self._proposal.tensors().items()}
+
+    def load_extra_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `extra_tensors`."""
+        if self.env is not None:
+            self.partition.load(tensors)
+        kept = {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}
+        if kept:
+            self._proposal.load(kept)
+
+
+def ratio(numerators: torch.Tensor, denominators: torch.Tensor) -> Estimate:
+    """A ratio of two means, (n,) each, with its standard error."""
+    value = numerators.mean() / denominators.mean()
+    errors = (numerators - value * denominators) / denominators.mean()
+    return Estimate(value.item(), (errors.std() / math.sqrt(len(errors))).item())

@@ -1,0 +1,121 @@
+"""f-divergences D_f(pi || p) by name, as functions of log t, where t = pi(x) / p(x).
+
+    D_f(pi || p) = E_p[f(t)] + f'(inf) pi(p = 0)        gradient: E_pi[f'(t) grad log pi]
+
+(Go et al. 2023, arXiv 2302.08215), so minimising it is a policy gradient with the pseudo-reward -f'(t). Adding
+c (t - 1) to f leaves D_f as it is and shifts f' by c, so a pseudo-reward is known up to a constant; here it is always
+the *centred* one, f'(1) - f'(t), which vanishes where pi = p. Everything works in log t: log t = +inf is p(x) = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import softplus
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One f-divergence.
+
+    Attributes:
+        name: as in `make_divergence`.
+        f: log t -> f(t), of any shape; f(1) = 0.
+        pseudo_reward: log t -> f'(1) - f'(t), of any shape; exact at +inf.
+        slope_at_infinity: f'(inf), what a unit of pi's mass costs where p = 0; `math.inf` where that is not allowed.
+        alpha: the parameter of `"alpha"`, else None.
+    """
+
+    name: str
+    f: Function = field(repr=False)
+    pseudo_reward: Function = field(repr=False)
+    slope_at_infinity: float
+    alpha: float | None = None
+
+    @property
+    def finite_on_zeros(self) -> bool:
+        """Whether D_f(pi || p) is finite where pi has mass and p has none."""
+        return math.isfinite(self.slope_at_infinity)
+
+    def exact(self, log_pi: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+        """D_f(pi || p) by summation over all outcomes, differentiable with respect to `log_pi`.
+
+        Args:
+            log_pi: (X,) log-probabilities of all outcomes.
+            log_p: (X,) the same of the target; -inf where it has no mass.
+
+        Returns:
+            a scalar, inf where the divergence is.
+        """
+        support = log_p > -math.inf
+        inside = log_p[support]
+        value = (inside.exp() * self.f(log_pi[support] - inside)).sum()
+        outside = log_pi[~support].exp().sum()
+        return value + self.slope_at_infinity * outside if outside > 0 else value
+
+
+def _jensen_shannon(log_t: torch.Tensor) -> torch.Tensor:
+    t = log_t.exp()
+    return -torch.special.entr(t) - (1 + t) * (softplus(log_t) - math.log(2))
+
+
+def _alpha(alpha: float) -> Divergence:
+    """Amari's family: (t^alpha - alpha t - 1 + alpha) / (alpha (alpha - 1)), its two ends by continuity."""
+    if alpha == 0:
+        return Divergence("alpha", lambda s: torch.expm1(s) - s, lambda s: torch.expm1(-s), 1.0, alpha)
+    if alpha == 1:
+        return Divergence(
+            "alpha", lambda s: -torch.special.entr(s.exp()) - torch.expm1(s), lambda s: -s, math.inf, alpha
+        )
+
+    def f(log_t: torch.Tensor) -> torch.Tensor:
+        return (torch.expm1(alpha * log_t) - alpha * torch.expm1(log_t)) / (alpha * (alpha - 1))
+
+    def pseudo_reward(log_t: torch.Tensor) -> torch.Tensor:
+        return torch.expm1((alpha - 1) * log_t) / (1 - alpha)
+
+    return Divergence("alpha", f, pseudo_reward, 1 / (1 - alpha), alpha)
+
+
+DIVERGENCES = {
+    d.name: d
+    for d in (
+        Divergence("forward_kl", lambda s: -s, lambda s: torch.expm1(-s), 0.0),
+        Divergence("reverse_kl", lambda s: -torch.special.entr(s.exp()), lambda s: -s, math.inf),
+        Divergence("jensen_shannon", _jensen_shannon, lambda s: softplus(-s) - math.log(2), math.log(2)),
+        Divergence("total_variation", lambda s: torch.expm1(s).abs() / 2, lambda s: -s.sign() / 2, 0.5),
+        Divergence("chi2_forward", lambda s: (2 * torch.sinh(s / 2)) ** 2, lambda s: torch.expm1(-2 * s), 1.0),
+        Divergence("chi2_reverse", lambda s: torch.expm1(s) ** 2, lambda s: -2 * torch.expm1(s), math.inf),
+        Divergence("squared_hellinger", lambda s: torch.expm1(s / 2) ** 2, lambda s: torch.expm1(-s / 2), 1.0),
+    )
+}
+NAMES = (*DIVERGENCES, "alpha")
+
+
+def make_divergence(name: str, alpha: float | None = None) -> Divergence:
+    """A divergence D_f(pi || p) by name.
+
+    Args:
+        name: `"forward_kl"`, KL(p || pi), which GDC and DPG minimise; `"reverse_kl"`, KL(pi || p), which RLHF does;
+            `"jensen_shannon"`, twice the Jensen-Shannon divergence; `"total_variation"`, half the L1 distance;
+            `"chi2_forward"`, sum (p - pi)^2 / pi; `"chi2_reverse"`, sum (pi - p)^2 / p; `"squared_hellinger"`,
+            sum (sqrt p - sqrt pi)^2; or `"alpha"`, Amari's (sum pi^alpha p^(1 - alpha) - 1) / (alpha (alpha - 1)).
+        alpha: of `"alpha"`, in [0, 1]: 0 is the forward KL, 1 the reverse, 1/2 twice the squared Hellinger distance.
+
+    Raises:
+        ValueError: an unknown name, an alpha outside [0, 1], or one where there is none to set.
+    """
+    if name not in NAMES:
+        raise ValueError(f"divergence is {name!r}; accepted are {list(NAMES)}")
+    if name != "alpha":
+        if alpha is not None:
+            raise ValueError(f"alpha={alpha} belongs to the divergence 'alpha', not to {name!r}")
+        return DIVERGENCES[name]
+    if alpha is None or not 0 <= alpha <= 1:
+        raise ValueError(f"the divergence 'alpha' needs alpha in [0, 1], not {alpha}")
+    return _alpha(float(alpha))

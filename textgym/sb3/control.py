@@ -1,0 +1,134 @@
+"""Sampling-time control: better samples from a policy as it is, without training.
+
+`best_of_n` keeps the episode with the highest reward of every n; `quasi_rejection` accepts some of the policy's
+episodes, so that they follow a target more nearly. Temperature, top-k and top-p change the policy's own distribution,
+and so are arguments of `TokenPolicy`.
+
+Left out: Markov chains over texts, and targets with several prompts, because each prompt has its own Z and its own
+beta; run one prompt at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+from textgym.quasi_rejection import Acceptance, find_log_beta, log_acceptance, measure
+from textgym.sb3.buffer import Episodes
+from textgym.sb3.episodic import EpisodicAlgorithm
+from textgym.targets import Target
+
+
+def best_of_n(episodes: Episodes, n: int) -> Episodes:
+    """The episode with the highest reward of every n, in order.
+
+    Its distribution is within log n - (n - 1) / n nats of the policy (Beirami et al. 2024, arXiv 2401.01879).
+
+    Args:
+        episodes: n k of them, n that stand together for one prompt; an env with `num_generations=n` gives them so.
+        n: how many to choose from.
+
+    Returns:
+        k episodes.
+
+    Raises:
+        ValueError: n does not divide the number of episodes, or n that stand together have several prompts.
+    """
+    if n < 1 or len(episodes) % n:
+        raise ValueError(f"{len(episodes)} episodes cannot be parted into groups of n={n}")
+    prompts = episodes.prompt_ids.view(-1, n)
+    if (prompts != prompts[:, :1]).any():
+        raise ValueError(f"the episodes to choose from have several prompts; make the env with num_generations={n}")
+    best = episodes.rewards.sum(-1).view(-1, n).argmax(-1)
+    return episodes.select(torch.arange(len(best), device=best.device) * n + best)
+
+
+def quasi_rejection(
+    agent: EpisodicAlgorithm,
+    target: Target,
+    episodes: int,
+    acceptance: float = 0.25,
+    log_beta: float | None = None,
+    pilot: int = 1024,
+) -> tuple[Episodes, Acceptance]:
+    """Draw episodes of p_beta, proportional to min(P / beta, q), by accepting some of the policy q's.
+
+    A pilot sample sets beta, and fits a target that has something left to fit; then fresh proposals are drawn until
+    enough of them are accepted. The reference is read at the policy's temperature. The policy should not be truncated
+    by top-k or top-p: the target is not, so it has texts that the policy cannot propose.
+
+    Args:
+        agent: with an env of one prompt, and a reference.
+        target: p = P / Z.
+        episodes: how many to accept.
+        acceptance: the wanted rate; not used where `log_beta` is given.
+        log_beta: log of beta.
+        pilot: proposals of the pilot sample at least; they are not accepted, but count in the estimates.
+
+    Returns:
+        the accepted episodes, and what `measure` says of all proposals.
+
+    Raises:
+        ValueError: no reference, several prompts, an unknown feature, no sample within the target's support, or a rate
+            that is out of reach or so low that none of the pilot's samples would stay.
+    """
+    if episodes < 1 or pilot < 1:
+        raise ValueError(f"episodes={episodes} and pilot={pilot} must be at least 1")
+    proposals = _proposals(agent, pilot)
+    if not target.fitted:
+        target.fit(_features(agent, target, proposals), _log_base(proposals))
+    ratios = [_log_ratios(agent, target, proposals)]
+    log_beta = find_log_beta(ratios[0], acceptance) if log_beta is None else log_beta
+    if (rate := measure(ratios[0], log_beta).rate.value) * len(proposals) < 1:
+        raise ValueError(
+            f"log_beta={log_beta:g} accepts a share of {rate:.1g}, less than one of {len(proposals)} proposals; lower "
+            "it, or start from a policy nearer to the target"
+        )
+    accepted: list[Episodes] = []
+    while (missing := episodes - sum(map(len, accepted))) > 0:
+        proposals = _proposals(agent, min(math.ceil(missing / rate), pilot))
+        ratios.append(_log_ratios(agent, target, proposals))
+        chance = log_acceptance(ratios[-1], log_beta).exp()
+        accepted.append(proposals.select(torch.rand_like(chance) < chance))
+    names = [field.name for field in dataclasses.fields(Episodes)]
+    joined = Episodes(**{name: torch.cat([getattr(part, name) for part in accepted]) for name in names})
+    return joined.select(slice(episodes)), measure(torch.cat(ratios), log_beta)
+
+
+def _proposals(agent: EpisodicAlgorithm, at_least: int) -> Episodes:
+    """Episodes of the policy, a multiple of the number of envs.
+
+    Raises:
+        ValueError: the agent has no reference, or the episodes have several prompts.
+    """
+    if agent.reference is None:
+        raise ValueError("a target is relative to a reference, and the agent keeps none; name one (reference=...)")
+    episodes = agent.sample_episodes(-(-at_least // agent.n_envs) * agent.n_envs)
+    if (episodes.prompt_ids != episodes.prompt_ids[0]).any():
+        raise ValueError("each prompt has its own Z and its own beta; make the env with a single prompt")
+    return episodes
+
+
+def _features(agent: EpisodicAlgorithm, target: Target, episodes: Episodes) -> dict[str, torch.Tensor]:
+    """What targets may read, (n,) float64 each: the scorer's components, and the reward.
+
+    Raises:
+        ValueError: the target reads something else.
+    """
+    known = dict(zip(agent.component_names, episodes.components.double().T, strict=True))
+    known["reward"] = episodes.rewards.double().sum(-1)
+    if unknown := [name for name in target.features if name not in known]:
+        raise ValueError(f"the target reads {unknown}, but the env reports {list(known)}")
+    return known
+
+
+def _log_base(episodes: Episodes) -> torch.Tensor:
+    """The log-probabilities log a - log q, (n,) float64, with q as it was when the episodes were drawn."""
+    return (episodes.reference_log_probs.double() - episodes.sampled_log_probs.double()).sum(-1)
+
+
+def _log_ratios(agent: EpisodicAlgorithm, target: Target, episodes: Episodes) -> torch.Tensor:
+    """The log-ratios log P - log q, (n,) float64."""
+    return target.log_weights(_features(agent, target, episodes)) + _log_base(episodes)

@@ -1,0 +1,307 @@
+"""Target distributions p(x) = P(x) / Z over completions, P(x) = a(x) w(x), where a is the frozen reference model.
+
+A target is what it multiplies the reference by, log w(x) = log P(x) - log a(x), as a function of features of x: numbers
+that the env reports, its reward and its scorer's components. What needs a sample (the coefficients of a distributional
+target) is fitted here; Z is estimated in `textgym.estimates`, and enumerated in `textgym.exact`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+Features = Mapping[str, torch.Tensor]
+
+
+class Target(ABC):
+    """A distribution over completions, relative to the reference.
+
+    Attributes:
+        features: names of the features that it reads; `"reward"` is the env's return, others are scorer components.
+        has_zeros: whether some completions may have p(x) = 0.
+    """
+
+    features: tuple[str, ...]
+    has_zeros: bool = False
+
+    @abstractmethod
+    def log_weights(self, features: Features) -> torch.Tensor:
+        """The log-weights log P(x) - log a(x), (n,), of n completions; -inf where P(x) = 0. Features are (n,) each."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """The target as JSON, which `make_target` reads."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether nothing is left to `fit`."""
+        return True
+
+    def fit(self, features: Features, log_base: torch.Tensor, groups: torch.Tensor | None = None) -> None:
+        """Determine what the target's statement leaves open, from one weighted sample.
+
+        Args:
+            features: (n,) each.
+            log_base: (n,) log-weights under which the sample stands for the reference; zeros for samples of it, log a
+                for all outcomes.
+            groups: (n,) the prompt of each completion; None where there is one.
+        """
+        return None  # nothing to do for most
+
+
+class RLHF(Target):
+    """P(x) = a(x) exp(r(x) / beta), the optimum of E[r] - beta KL(pi || a) (Korbak et al. 2022, arXiv 2205.11275).
+
+    Args:
+        beta: in reward per nat.
+        feature: r.
+
+    Raises:
+        ValueError: beta is not positive.
+    """
+
+    def __init__(self, beta: float, feature: str = "reward"):
+        if not (beta > 0 and math.isfinite(beta)):
+            raise ValueError(f"beta is {beta}; it must be positive")
+        self.beta, self.features = float(beta), (feature,)
+
+    def log_weights(self, features: Features) -> torch.Tensor:
+        """The reward over beta, (n,)."""
+        return features[self.features[0]] / self.beta
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The target as JSON."""
+        return {"name": "rlhf", "beta": self.beta, "feature": self.features[0]}
+
+
+class Pointwise(Target):
+    """P(x) = a(x) b(x) with a feature b(x) >= 0: a filter where b is 0 or 1 (Khalifa et al. 2021, arXiv 2012.11635).
+
+    Args:
+        feature: b.
+        floor: b is raised to it, so that the target has no zeros; 0 keeps them.
+
+    Raises:
+        ValueError: a negative floor; in `log_weights`, a negative feature.
+    """
+
+    def __init__(self, feature: str = "reward", floor: float = 0.0):
+        if not 0 <= floor < math.inf:
+            raise ValueError(f"floor is {floor}; it must be 0 or positive")
+        self.features, self.floor, self.has_zeros = (feature,), float(floor), floor == 0
+
+    def log_weights(self, features: Features) -> torch.Tensor:
+        """The feature's logarithm, (n,)."""
+        b = features[self.features[0]]
+        if (b < 0).any():
+            raise ValueError(
+                f"the feature {self.features[0]!r} of a pointwise target is {b.min().item()}; it must be >= 0"
+            )
+        return b.clamp(min=self.floor).log()
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The target as JSON."""
+        return {"name": "pointwise", "feature": self.features[0], "floor": self.floor}
+
+
+class Distributional(Target):
+    """The p nearest to a in KL(p || a) whose features have wanted means: P(x) = a(x) exp(<lambda, phi(x)>).
+
+    lambda minimises the convex log Z(lambda) - <lambda, mu>, whose gradient is E_p phi - mu and whose Hessian is
+    Cov_p(phi); `fit` takes Newton steps (Khalifa et al. 2021, arXiv 2012.11635, section 2.2). With several prompts
+    lambda is common, and the means are those over all prompts.
+
+    Args:
+        means: feature name -> wanted mean mu.
+        coefficients: lambda by name, where they are known; otherwise `fit` finds them.
+
+    Raises:
+        ValueError: no mean, a mean that is not finite, coefficients of other features; and see `fit`.
+    """
+
+    def __init__(self, means: Mapping[str, float], coefficients: Mapping[str, float] | None = None):
+        if not means or not all(math.isfinite(mean) for mean in means.values()):
+            raise ValueError(f"means is {dict(means)}; it must give every feature a finite mean")
+        if coefficients is not None and set(coefficients) != set(means):
+            raise ValueError(f"coefficients are of {sorted(coefficients)}, means of {sorted(means)}")
+        self.means = {name: float(mean) for name, mean in means.items()}
+        self.features = tuple(self.means)
+        self.coefficients = None if coefficients is None else {n: float(coefficients[n]) for n in self.means}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the coefficients are known."""
+        return self.coefficients is not None
+
+    def log_weights(self, features: Features) -> torch.Tensor:
+        """<lambda, phi>, (n,).
+
+        Raises:
+            RuntimeError: the coefficients are not known yet.
+        """
+        if self.coefficients is None:
+            raise RuntimeError("the distributional target is not fitted; call fit(), or give coefficients")
+        return sum(value * features[name] for name, value in self.coefficients.items())  # type: ignore[return-value]
+
+    def fit(self, features: Features, log_base: torch.Tensor, groups: torch.Tensor | None = None) -> None:
+        """Find lambda.
+
+        Raises:
+            ValueError: a feature that is constant in the sample, a mean outside the sample's range, or means that no
+                distribution over the sample has together.
+        """
+        possible = log_base > -math.inf
+        if not possible.any():
+            raise ValueError("no sample of the reference satisfies the target's other parts; sample more of them")
+        phi = torch.stack([features[name][possible].double() for name in self.features], -1)  # (n, F)
+        for name, column in zip(self.features, phi.T, strict=True):
+            low, high, mean = column.min().item(), column.max().item(), self.means[name]
+            if low == high:
+                raise ValueError(
+                    f"the feature {name!r} is {low:g} in all {len(column)} samples of the reference, so no mean can be "
+                    "set; sample more of them, or choose a feature that occurs"
+                )
+            if not low < mean < high:
+                raise ValueError(
+                    f"the mean {mean:g} of {name!r} does not lie strictly within {low:g}..{high:g}, its range in the "
+                    f"reference's samples; a mean at the end of the range is a pointwise constraint"
+                )
+        mu = torch.tensor(list(self.means.values()), dtype=torch.float64, device=phi.device)
+        fitted = newton(phi, mu, log_base[possible].double(), None if groups is None else groups[possible])
+        self.coefficients = dict(zip(self.features, fitted.tolist(), strict=True))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The target as JSON."""
+        spec: dict[str, Any] = {"name": "distributional", "means": self.means}
+        return spec if self.coefficients is None else spec | {"coefficients": self.coefficients}
+
+
+class Product(Target):
+    """P(x) = a(x) prod_i w_i(x). A distributional part is the one nearest to a times the other parts.
+
+    Args:
+        targets: the parts, or their specs.
+
+    Raises:
+        ValueError: no part, or two distributional ones, whose means belong into one.
+    """
+
+    def __init__(self, targets: Sequence[Any]):
+        self.targets = [make_target(target) for target in targets]
+        self._open = [t for t in self.targets if isinstance(t, Distributional)]
+        if not self.targets or len(self._open) > 1:
+            raise ValueError("a product needs at least one part, and at most one distributional one with all means")
+        self.features = tuple(dict.fromkeys(name for t in self.targets for name in t.features))
+        self.has_zeros = any(t.has_zeros for t in self.targets)
+
+    def log_weights(self, features: Features) -> torch.Tensor:
+        """The sum over the parts, (n,)."""
+        return sum(t.log_weights(features) for t in self.targets)  # type: ignore[return-value]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether all parts are."""
+        return all(t.fitted for t in self.targets)
+
+    def fit(self, features: Features, log_base: torch.Tensor, groups: torch.Tensor | None = None) -> None:
+        """Fit the distributional part, under the others."""
+        for part in self._open:
+            others = sum(t.log_weights(features) for t in self.targets if t is not part)
+            part.fit(features, log_base + others, groups)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The target as JSON."""
+        return {"name": "product", "targets": [t.spec for t in self.targets]}
+
+
+TARGETS: dict[str, type[Target]] = {
+    "rlhf": RLHF,
+    "pointwise": Pointwise,
+    "distributional": Distributional,
+    "product": Product,
+}
+
+
+def make_target(spec: Any) -> Target:
+    """A target from its JSON, such as `{"name": "rlhf", "beta": 0.1}`; a `Target` is returned as it is.
+
+    Raises:
+        ValueError: an unknown name or argument.
+    """
+    if isinstance(spec, Target):
+        return spec
+    if not isinstance(spec, Mapping) or spec.get("name") not in TARGETS:
+        raise ValueError(f"target is {spec!r}; accepted are a Target or a dict whose 'name' is one of {list(TARGETS)}")
+    try:
+        return TARGETS[spec["name"]](**{k: v for k, v in spec.items() if k != "name"})
+    except TypeError as error:
+        raise ValueError(f"target {spec!r}: {error}") from error
+
+
+def newton(
+    phi: torch.Tensor, mu: torch.Tensor, log_base: torch.Tensor, groups: torch.Tensor | None, steps: int = 200
+) -> torch.Tensor:
+    """The argmin over lambda of the mean over groups of log Z_g(lambda), minus <lambda, mu>, by damped Newton steps.
+
+    Args:
+        phi: (n, F) features, float64.
+        mu: (F,) wanted means.
+        log_base: (n,) log-weights of the sample.
+        groups: (n,) integers, or None for one group.
+        steps: at most this many.
+
+    Returns:
+        lambda, (F,).
+
+    Raises:
+        ValueError: the objective has no minimum: no distribution over the sample has these means.
+    """
+    groups = torch.zeros_like(log_base) if groups is None else groups
+    _, group = groups.unique(return_inverse=True)
+    coefficients = torch.zeros_like(mu)
+    value, gradient, hessian = moments(coefficients, phi, mu, log_base, group)
+    for _ in range(steps):
+        if gradient.abs().max() <= 1e-12 * (1 + mu.abs().max()):
+            return coefficients
+        direction = torch.linalg.pinv(hessian, hermitian=True) @ gradient
+        size = 1.0
+        while size > 1e-10:  # halve until the objective falls, as a convex function does along this direction
+            tried = coefficients - size * direction
+            new_value, *rest = moments(tried, phi, mu, log_base, group)
+            if new_value <= value + 1e-15 * (1 + value.abs()):  # what float64 cannot tell from a fall
+                break
+            size /= 2
+        else:
+            break  # as near as float64 gets
+        coefficients, value, (gradient, hessian) = tried, new_value, rest
+    if gradient.abs().max() <= 1e-9 * (1 + mu.abs().max()) and (phi @ coefficients).abs().max() < 500:
+        return coefficients
+    raise ValueError(
+        f"no distribution over the reference's samples has the means {mu.tolist()} together (nearest found: "
+        f"{(gradient + mu).tolist()}); choose means that go together, or sample more"
+    )
+
+
+def moments(
+    coefficients: torch.Tensor, phi: torch.Tensor, mu: torch.Tensor, log_base: torch.Tensor, group: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The objective of `newton`, its gradient E_p phi - mu, (F,), and its Hessian Cov_p(phi), (F, F)."""
+    number = int(group.max()) + 1
+    logits = log_base + phi @ coefficients  # (n,)
+    highest = logits.new_full((number,), -math.inf).scatter_reduce(0, group, logits, "amax")
+    masses = (logits - highest[group]).exp()
+    totals = masses.new_zeros(number).index_add(0, group, masses)  # (G,)
+    p = masses / totals[group]
+    means = phi.new_zeros(number, phi.shape[1]).index_add(0, group, p[:, None] * phi)  # (G, F)
+    centred = phi - means[group]
+    value = (totals.log() + highest).mean() - coefficients @ mu
+    return value, means.mean(0) - mu, (p[:, None] * centred).T @ centred / number
