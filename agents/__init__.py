@@ -1,6 +1,7 @@
 """Baseline agents, each an algorithm of stable-baselines3's kind on `textgym.sb3`."""
 
+from agents.distribution_matching import DistributionMatching
 from agents.ppo import PPO
 from agents.reinforce import GRPO, REINFORCE, RLOO
 
-__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO"]
+__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching"]

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -22,8 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.losses import policy_gradient_loss, value_loss
 from agents.policy_gradient import check_choice
 from agents.proposals import PROPOSALS
-from agents.returns import baselines
-from textgym.divergences import make_divergence
+from textgym.divergences import DivergenceName, make_divergence
 from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates
 from textgym.metrics import distinct_n, self_bleu
 from textgym.sb3 import EpisodeRolloutBuffer, Episodes, EpisodicAlgorithm, TokenPolicy
@@ -31,6 +31,7 @@ from textgym.targets import Target, make_target
 
 Baseline = Literal["none", "leave_one_out", "value"]
 ProposalName = Literal["on_policy", "mixture", "adaptive"]
+DEFAULT_TARGET = {"name": "rlhf", "beta": 0.1}
 LEAST_EFFECTIVE_SAMPLES = 25
 
 
@@ -48,8 +49,9 @@ class DistributionMatching(EpisodicAlgorithm):
     Args:
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
-        target: a `textgym.targets.Target` or its JSON. Its features are `"reward"` and the scorer's components.
+        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
+        target: a `textgym.targets.Target` or its JSON; by default RLHF with beta = 0.1. Its features are `"reward"` and
+            the scorer's components.
         divergence: see `textgym.divergences.make_divergence`.
         alpha: of the divergence `"alpha"`.
         baseline: `"leave_one_out"`, the mean of the other episodes of the prompt; `"value"`, a value head's value of
@@ -84,8 +86,8 @@ class DistributionMatching(EpisodicAlgorithm):
         env: Any,
         model: Any = None,
         *,
-        target: Target | Mapping[str, Any] = {"name": "rlhf", "beta": 0.1},  # noqa: B006 (never changed)
-        divergence: str = "jensen_shannon",
+        target: Target | Mapping[str, Any] = DEFAULT_TARGET,
+        divergence: DivergenceName = "jensen_shannon",
         alpha: float | None = None,
         baseline: Baseline = "leave_one_out",
         proposal: ProposalName = "mixture",
@@ -131,8 +133,7 @@ class DistributionMatching(EpisodicAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """As `EpisodicAlgorithm`'s, after the start from samples of the reference."""
-        if not self.partition.counts.any():
-            self._start()
+        self._start()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def player(self) -> Any:
@@ -140,8 +141,10 @@ class DistributionMatching(EpisodicAlgorithm):
         return self._proposal.player
 
     def _start(self) -> None:
-        """Fit the target and start Z on samples of the reference."""
-        episodes = self._reference_episodes()
+        """Fit the target and start Z on samples of the reference, once."""
+        if self.partition.counts.any():
+            return
+        episodes = self.reference_episodes()
         features, prompts = self.features(episodes), episodes.prompt_ids
         if open_ := not self.target.fitted:
             self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
@@ -159,18 +162,17 @@ class DistributionMatching(EpisodicAlgorithm):
             )
         self.partition.add(prompts, log_weights)  # P / a
 
-    def _reference_episodes(self) -> Episodes:
-        """Samples of the reference, of every prompt the same number."""
+    def reference_episodes(self) -> Episodes:
+        """About `initial_episodes` samples of the reference, not scored: of every prompt the same number."""
         assert self.env is not None and self.reference is not None
         table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
-        chunks = math.ceil(number / self.n_envs)
-        rounds = math.ceil(self.initial_episodes / (chunks * self.n_envs))
+        wanted = number * math.ceil(self.initial_episodes / number)
+        rounds = np.resize(np.arange(number), (math.ceil(wanted / self.n_envs), self.n_envs))  # all, again and again
         parts, player = [], self.reference.player(self.policy)
-        for chunk in range(chunks):
-            ids = [(chunk * self.n_envs + i) % number for i in range(self.n_envs)]
-            self.env.set_options([{"prompt": table.pin(i)} for i in ids])
-            parts.append(self._play(rounds, player))
-        return Episodes.concatenate(parts)
+        for prompt_ids in rounds:
+            self.env.set_options([{"prompt": table.pin(i)} for i in prompt_ids])
+            parts.append(self._play(1, player))
+        return Episodes.concatenate(parts).select(slice(wanted))
 
     def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
         """What targets read, (E,) float64 each: the return and the scorer's components."""
@@ -224,25 +226,27 @@ class DistributionMatching(EpisodicAlgorithm):
             episodes: E scored episodes.
             sample: the same, see `weighted`.
         """
-        log_z = self.partition.log_z.to(sample.log_pi.device)[sample.prompts]
-        usable = torch.isfinite(log_z)
-        weights = (sample.log_pi - sample.log_q).exp()  # pi / q
-        log_t = sample.log_pi - sample.log_p + log_z
-        pseudo_rewards = self.f_divergence.pseudo_reward(log_t)
-        rewards = torch.where(usable, weights * pseudo_rewards, 0.0)  # (E,)
+        weights, pseudo_rewards = self._pseudo_rewards(sample)
+        rewards = weights * pseudo_rewards  # (E,)
         if self.cap is not None:
             self.logger.record("train/cap_rate", (rewards.abs() > self.cap).double().mean().item())
             rewards, pseudo_rewards = (r.clamp(-self.cap, self.cap) for r in (rewards, pseudo_rewards))
         if self.baseline == "value":
-            advantages = (rewards[:, None] - weights[:, None] * episodes.values) * usable[:, None]
+            advantages = rewards[:, None] - weights[:, None] * episodes.values
         else:
             # the mean over the others of (pi / q) R estimates E_pi[R]; it knows nothing of x, so it brings no bias
-            advantages = rewards - weights * baselines(rewards, sample.prompts, self.baseline) * usable
+            advantages = rewards - weights * self._proposal.baselines(rewards, sample.prompts, self.baseline)
             advantages = advantages[:, None].expand_as(episodes.mask)
-        returns = torch.where(usable, pseudo_rewards, 0.0)[:, None].expand_as(episodes.mask)
-        return episodes.replace(
-            advantages=(advantages * episodes.mask).float(), returns=(returns * episodes.mask).float()
-        )
+        returns = pseudo_rewards[:, None] * episodes.mask
+        return episodes.replace(advantages=(advantages * episodes.mask).float(), returns=returns.float())
+
+    def _pseudo_rewards(self, sample: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights pi / q and pseudo-rewards f'(1) - f'(t), (E,) each and both 0 for prompts whose Z is 0 so far."""
+        log_z = self.partition.log_z.to(sample.log_pi.device)[sample.prompts]
+        usable = torch.isfinite(log_z)
+        pseudo_rewards = self.f_divergence.pseudo_reward(sample.log_pi - sample.log_p + log_z)
+        weights = (sample.log_pi - sample.log_q).exp()
+        return torch.where(usable, weights, 0.0), torch.where(usable, pseudo_rewards, 0.0)
 
     def loss(
         self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
@@ -261,17 +265,22 @@ class DistributionMatching(EpisodicAlgorithm):
             episodes: how many; a multiple of the number of envs.
 
         Returns:
-            what is logged in rollouts; `entropy`, in nats per token; `length`, in tokens; and `distinct_1` to
-            `distinct_3` and `self_bleu` (`textgym.metrics`), which have no standard error.
+            what is logged in rollouts; `cap_rate`; `entropy`, in nats per token; `length`, in tokens; and `distinct_1`
+            to `distinct_3` and `self_bleu` (`textgym.metrics`), which have no standard error.
         """
+        self._start()
         drawn = self.sample_episodes(episodes)
         sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
-        entropy = ratio(-sample.log_pi, sample.features["length"])
+        capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)
+        ratios = {
+            "cap_rate": ratio(capped.double(), torch.ones_like(sample.log_pi)),
+            "entropy": ratio(-sample.log_pi, sample.features["length"]),
+        }
         tokens = [row[real].tolist() for row, real in zip(drawn.actions.cpu(), drawn.mask.cpu(), strict=True)]
         assert self.env is not None
         texts = self.env.get_attr("tokenizer")[0].decode_batch(tokens)
         variety = {f"distinct_{n}": distinct_n(tokens, n) for n in (1, 2, 3)} | {"self_bleu": self_bleu(texts)}
-        return self._estimates(sample) | {"entropy": entropy} | {n: Estimate(v, math.nan) for n, v in variety.items()}
+        return self._estimates(sample) | ratios | {n: Estimate(v, math.nan) for n, v in variety.items()}
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""

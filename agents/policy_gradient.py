@@ -26,7 +26,7 @@ class PolicyGradient(EpisodicAlgorithm):
     Args:
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
+        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         batch_size: *episodes* in a minibatch (SB3 counts transitions); None takes the whole rollout.
         n_epochs: passes over the rollout.
         clip_range: of PPO's clipped loss, a float or a function of the remaining progress; None for the plain policy
@@ -77,9 +77,7 @@ class PolicyGradient(EpisodicAlgorithm):
     ):
         check_choice("kl_penalty", kl_penalty, KLPenalty)
         check_choice("loss_normalization", loss_normalization, Normalization)
-        for name, value in (("batch_size", batch_size), ("n_epochs", n_epochs)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_positive(batch_size=batch_size, n_epochs=n_epochs)
         if kl_target is not None and not (kl_target > 0 and kl_coef > 0):
             raise ValueError(f"kl_target={kl_target} adapts kl_coef={kl_coef}; both must be positive")
         self.batch_size, self.n_epochs, self.clip_range, self.target_kl = batch_size, n_epochs, clip_range, target_kl
@@ -167,3 +165,10 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     """Raise ValueError if `value` is not one of a `Literal`'s."""
     if value not in get_args(choices):
         raise ValueError(f"{name} is {value!r}; accepted are {list(get_args(choices))}")
+
+
+def check_positive(**values: int | None) -> None:
+    """Raise ValueError if a number, by its name, is below 1; None passes."""
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")

@@ -28,7 +28,7 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
     Args:
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
+        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         batch_size: *episodes* in a minibatch; None takes the whole rollout.
         n_epochs: passes over the rollout.
         gae_lambda: of the advantages; 1 is the return minus the value.

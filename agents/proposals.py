@@ -7,9 +7,10 @@ import math
 
 import torch
 
+from agents.returns import Baseline, baselines
 from textgym.estimates import Estimate
 from textgym.sb3 import Episodes, TokenPolicy
-from textgym.sb3.collection import log_probs_in_training, scores_under
+from textgym.sb3.collection import evaluated, scores_under
 from textgym.sb3.players import Alternating, ModelPlayer, Player
 from textgym.sb3.reference import Reference
 
@@ -31,12 +32,16 @@ class Proposal:
         self.player: Player = policy
 
     def scored(self, episodes: Episodes) -> Episodes:
-        """The episodes with the policy's log-probabilities, whoever sampled them."""
+        """The episodes with the policy's log-probabilities and values, whoever sampled them."""
         return episodes
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """Log-probabilities of scored episodes under the proposal, (E,) float64."""
         return episodes.log_probs.double().sum(-1)
+
+    def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
+        """For each episode an estimate of E_q[reward] for its prompt that it has no part in, (E,)."""
+        return baselines(rewards, prompts, kind)
 
     def update(self, estimates: dict[str, Estimate]) -> None:
         """Learn how the policy does, before it is trained on the episodes."""
@@ -61,14 +66,33 @@ class Mixture(Proposal):
         if self.policy.dtype != "float32":
             return episodes  # the training forward has scored all
         index = torch.arange(1, len(episodes), 2, device=episodes.rows.device)
-        log_probs = log_probs_in_training(self.policy, episodes.select(index), self.micro_batch_size)
-        log_probs = episodes.log_probs.index_copy(0, index, log_probs)
-        return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs)
+        theirs = evaluated(self.policy, episodes.select(index), self.micro_batch_size)
+        log_probs = episodes.log_probs.index_copy(0, index, theirs.log_probs)
+        values = episodes.values.index_copy(0, index, theirs.values)
+        return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs, values=values)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """See the base."""
         parts = episodes.log_probs, episodes.reference_log_probs
         return torch.logaddexp(*(part.double().sum(-1) for part in parts)) - math.log(2)
+
+    def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
+        """See the base; a policy's row and the reference's next to it are left out together.
+
+        Alone, the others of a policy's row would hold one more of the reference, those of a reference's row one more of
+        the policy; as they differ, so would the baselines of the two halves, which brings a bias.
+
+        Raises:
+            ValueError: leave-one-out meets a prompt with less than two such pairs.
+        """
+        first, second = prompts.view(-1, 2).T
+        if kind == "leave_one_out" and ((first != second).any() or first.unique(return_counts=True)[1].min() < 2):
+            raise ValueError(
+                "baseline 'leave_one_out' with the mixture needs two episodes each of the policy and the reference of "
+                "every prompt; make the env with an even num_generations of at least 4, or choose another baseline or "
+                "proposal"
+            )
+        return baselines(rewards.view(-1, 2).mean(-1), first, kind).repeat_interleave(2)
 
 
 class Adaptive(Proposal):
@@ -85,8 +109,8 @@ class Adaptive(Proposal):
 
     def scored(self, episodes: Episodes) -> Episodes:
         """See the base."""
-        log_probs = log_probs_in_training(self.policy, episodes, self.micro_batch_size)
-        return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs)
+        episodes = evaluated(self.policy, episodes, self.micro_batch_size)
+        return episodes.replace(sampled_log_probs=episodes.log_probs)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """See the base."""

@@ -26,7 +26,7 @@ class REINFORCE(PolicyGradient):
     Args:
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; `"tiny"` by default.
+        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         baseline: `"leave_one_out"`, `"mean"` or `"none"`, within the prompt's group.
         reward_to_go: weigh a token by the rewards from it on, instead of the whole episode's.
         **kwargs: see `PolicyGradient`.

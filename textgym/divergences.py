@@ -12,11 +12,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch.nn.functional import softplus
 
 Function = Callable[[torch.Tensor], torch.Tensor]
+DivergenceName = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jensen_shannon",
+    "total_variation",
+    "chi2_forward",
+    "chi2_reverse",
+    "squared_hellinger",
+    "alpha",
+]
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,10 @@ DIVERGENCES = {
         Divergence("squared_hellinger", lambda s: torch.expm1(s / 2) ** 2, lambda s: torch.expm1(-s / 2), 1.0),
     )
 }
-NAMES = (*DIVERGENCES, "alpha")
+NAMES: tuple[str, ...] = get_args(DivergenceName)
 
 
-def make_divergence(name: str, alpha: float | None = None) -> Divergence:
+def make_divergence(name: DivergenceName, alpha: float | None = None) -> Divergence:
     """A divergence D_f(pi || p) by name.
 
     Args:

@@ -111,7 +111,8 @@ def estimates(
 ) -> dict[str, Estimate]:
     """What describes a policy on its way to a target: divergences in nats, means over prompts.
 
-    Samples count as independent. Prompts whose Z is 0 so far are left out of what Z is needed for.
+    Samples count as independent. Prompts whose Z is 0 so far are left out of everything that depends on the target,
+    which is NaN where no prompt is left.
 
     Args:
         sample: of any proposal that is positive where the policy or the target is.
@@ -137,7 +138,7 @@ def estimates(
             continue
         leaves = [weights] if known is None else [weights, known]
         influence, *rest = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
-        variance = (influence - (weights * influence).sum()).square().sum() / n / max(n - 1, 1)
+        variance = (influence - (weights * influence).sum()).square().sum() / n / (n - 1)
         if rest and rest[0] is not None and errors is not None:
             variance = variance + (rest[0] * errors).square().nansum()
         result[name] = Estimate(number.item(), math.sqrt(variance.item()))
@@ -163,7 +164,7 @@ def functionals(sample: Weighted, weights: torch.Tensor, log_z: torch.Tensor | N
     z = torch.where(usable, z, 0.0)
     share = weights * usable / (weights * usable).sum()
     w_pi, w_p = (log_pi - log_q).exp(), (log_p - log_q - z).exp() * usable
-    log_t = log_pi - log_p + z
+    log_t = torch.where(log_pi == log_p, z, log_pi - log_p + z)  # not NaN where both are -inf
 
     def mean(density: torch.Tensor, values: torch.Tensor, over: torch.Tensor = share) -> torch.Tensor:
         """E of the values under p or pi: q's weighted mean, self-normalised."""

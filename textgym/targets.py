@@ -155,7 +155,7 @@ class Distributional(Target):
 
         Raises:
             ValueError: a feature that is constant in the sample, a mean outside the sample's range, or means that no
-                distribution over the sample has together.
+                distribution over the sample has together, unless it excludes some of the sample.
         """
         possible = log_base > -math.inf
         if not possible.any():
@@ -174,8 +174,16 @@ class Distributional(Target):
                     f"reference's samples; a mean at the end of the range is a pointwise constraint"
                 )
         mu = torch.tensor(list(self.means.values()), dtype=torch.float64, device=phi.device)
-        fitted = newton(phi, mu, log_base[possible].double(), None if groups is None else groups[possible])
-        self.coefficients = dict(zip(self.features, fitted.tolist(), strict=True))
+        scale = phi.amax(0) - phi.amin(0)
+        groups = None if groups is None else groups[possible]
+        fitted, missed, found = newton((phi - mu) / scale, log_base[possible].double(), groups)
+        if not found:
+            nearest = dict(zip(self.features, (mu + scale * missed).tolist(), strict=True))
+            raise ValueError(
+                f"no distribution that keeps all of the reference's samples has the means {self.means} together "
+                f"(nearest found: {nearest}); choose means that go together, or sample more"
+            )
+        self.coefficients = dict(zip(self.features, (fitted / scale).tolist(), strict=True))
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -195,7 +203,8 @@ class Product(Target):
     """
 
     def __init__(self, targets: Sequence[Any]):
-        self.targets = [make_target(target) for target in targets]
+        made = [make_target(target) for target in targets]
+        self.targets: list[Target] = [part for t in made for part in (t.targets if isinstance(t, Product) else [t])]
         self._open = [t for t in self.targets if isinstance(t, Distributional)]
         if not self.targets or len(self._open) > 1:
             raise ValueError("a product needs at least one part, and at most one distributional one with all means")
@@ -239,7 +248,7 @@ def make_target(spec: Any) -> Target:
     """
     if isinstance(spec, Target):
         return spec
-    if not isinstance(spec, Mapping) or spec.get("name") not in TARGETS:
+    if not isinstance(spec, Mapping) or spec.get("name") not in list(TARGETS):
         raise ValueError(f"target is {spec!r}; accepted are a Target or a dict whose 'name' is one of {list(TARGETS)}")
     try:
         return TARGETS[spec["name"]](**{k: v for k, v in spec.items() if k != "name"})
@@ -247,54 +256,70 @@ def make_target(spec: Any) -> Target:
         raise ValueError(f"target {spec!r}: {error}") from error
 
 
-def newton(
-    phi: torch.Tensor, mu: torch.Tensor, log_base: torch.Tensor, groups: torch.Tensor | None, steps: int = 200
-) -> torch.Tensor:
-    """The argmin over lambda of the mean over groups of log Z_g(lambda), minus <lambda, mu>, by damped Newton steps.
+def least_kl(means: Mapping[str, float], features: Features) -> float:
+    """The least KL(pi || a) in nats of any policy under which the features have these means.
+
+    It is KL(p || a) = <lambda, mu> - log Z of the distributional target p. For one feature in {0, 1} with base rate Z
+    and mean s it is s log(s / Z) + (1 - s) log((1 - s) / (1 - Z)).
 
     Args:
-        phi: (n, F) features, float64.
-        mu: (F,) wanted means.
+        means: feature name -> mean.
+        features: (n,) each, of samples of the reference.
+
+    Returns:
+        NaN where a mean lies at the end of the sample's range or beyond.
+    """
+    if not all(bool(features[name].min() < mean < features[name].max()) for name, mean in means.items()):
+        return math.nan
+    target, base = Distributional(means), torch.zeros_like(next(iter(features.values())), dtype=torch.float64)
+    target.fit(features, base)
+    log_weights = target.log_weights(features).double()
+    energy = sum(target.coefficients[name] * mean for name, mean in means.items())  # type: ignore[index]
+    return energy - (log_weights.logsumexp(0) - math.log(len(base))).item()
+
+
+def newton(
+    phi: torch.Tensor, log_base: torch.Tensor, groups: torch.Tensor | None, steps: int = 200
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """The argmin over lambda of the mean over groups of log Z_g(lambda), by damped Newton steps.
+
+    Args:
+        phi: (n, F) features minus their wanted means, float64, scaled to the order of 1.
         log_base: (n,) log-weights of the sample.
         groups: (n,) integers, or None for one group.
         steps: at most this many.
 
     Returns:
-        lambda, (F,).
-
-    Raises:
-        ValueError: the objective has no minimum: no distribution over the sample has these means.
+        lambda, (F,); E_p phi under it, (F,), which is the gradient; and whether this is a minimum. It is none where the
+        means are out of reach, nor where they are only reached as lambda goes to infinity.
     """
     groups = torch.zeros_like(log_base) if groups is None else groups
     _, group = groups.unique(return_inverse=True)
-    coefficients = torch.zeros_like(mu)
-    value, gradient, hessian = moments(coefficients, phi, mu, log_base, group)
+    coefficients = phi.new_zeros(phi.shape[1])
+    value, gradient, hessian = moments(coefficients, phi, log_base, group)
     for _ in range(steps):
-        if gradient.abs().max() <= 1e-12 * (1 + mu.abs().max()):
-            return coefficients
-        direction = torch.linalg.pinv(hessian, hermitian=True) @ gradient
+        direction = torch.linalg.pinv(hessian, rtol=1e-13, hermitian=True) @ gradient
+        if gradient.abs().max() <= 1e-12:
+            break
         size = 1.0
         while size > 1e-10:  # halve until the objective falls, as a convex function does along this direction
             tried = coefficients - size * direction
-            new_value, *rest = moments(tried, phi, mu, log_base, group)
+            new_value, *rest = moments(tried, phi, log_base, group)
             if new_value <= value + 1e-15 * (1 + value.abs()):  # what float64 cannot tell from a fall
                 break
             size /= 2
         else:
             break  # as near as float64 gets
         coefficients, value, (gradient, hessian) = tried, new_value, rest
-    if gradient.abs().max() <= 1e-9 * (1 + mu.abs().max()) and (phi @ coefficients).abs().max() < 500:
-        return coefficients
-    raise ValueError(
-        f"no distribution over the reference's samples has the means {mu.tolist()} together (nearest found: "
-        f"{(gradient + mu).tolist()}); choose means that go together, or sample more"
-    )
+    # towards a minimum at infinity the gradient vanishes as well, but Newton's steps keep their size
+    found = gradient.abs().max() <= 1e-9 and (phi @ direction).abs().max() <= 1e-3
+    return coefficients, gradient, bool(found)
 
 
 def moments(
-    coefficients: torch.Tensor, phi: torch.Tensor, mu: torch.Tensor, log_base: torch.Tensor, group: torch.Tensor
+    coefficients: torch.Tensor, phi: torch.Tensor, log_base: torch.Tensor, group: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The objective of `newton`, its gradient E_p phi - mu, (F,), and its Hessian Cov_p(phi), (F, F)."""
+    """The objective of `newton`, its gradient E_p phi, (F,), and its Hessian Cov_p(phi), (F, F)."""
     number = int(group.max()) + 1
     logits = log_base + phi @ coefficients  # (n,)
     highest = logits.new_full((number,), -math.inf).scatter_reduce(0, group, logits, "amax")
@@ -303,5 +328,4 @@ def moments(
     p = masses / totals[group]
     means = phi.new_zeros(number, phi.shape[1]).index_add(0, group, p[:, None] * phi)  # (G, F)
     centred = phi - means[group]
-    value = (totals.log() + highest).mean() - coefficients @ mu
-    return value, means.mean(0) - mu, (p[:, None] * centred).T @ centred / number
+    return (totals.log() + highest).mean(), means.mean(0), (p[:, None] * centred).T @ centred / number

@@ -17,7 +17,8 @@ import tyro
 
 import agents
 from agents import REINFORCE
-from scripts.train import COMMANDS, EnvArgs, RunArgs, command_line, train
+from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
+from scripts.train import command_line, train
 from tests.conftest import small_llama
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.tokenizers import character_tokenizer
@@ -140,8 +141,9 @@ def test_the_command_line_has_the_agents_arguments_and_defaults(agent):
     command = COMMANDS[agent](RunArgs(Path("runs")))
     defaults = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name not in ("run", "env")}
     assert set(command.algorithm.hyperparameters) <= set(defaults)
-    explicit = {"model": "tiny", "dtype": "float32", "seed": 0}  # what None stands for, and a seed in place of none
+    explicit = {"dtype": "float32", "seed": 0}  # what None stands for, and a seed in place of none
     assert {name: defaults.pop(name) for name in explicit} == explicit
+    defaults |= {name: json.loads(defaults[name]) for name in command.json_arguments if defaults[name] is not None}
     assert defaults == {name: default_of(command.algorithm, name) for name in defaults}
     for name in ("n_envs", "num_generations"):
         assert getattr(EnvArgs(), name) == default_of(EpisodicAlgorithm, name)

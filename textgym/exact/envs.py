@@ -21,13 +21,13 @@ def tree_sizes(env: Any) -> tuple[int, int]:
     if not isinstance(task, TextTask):
         raise ValueError(f"{env} is not a TextGym env")
     mdp, prompts = task.mdp, task.prompts
-    contexts, actions = check_enumerable(mdp)
+    _, actions = check_enumerable(mdp)
     if mdp.restricted:
         raise ValueError(
             f"a TokenTree needs an env that forbids no token; this one has min_new_tokens={mdp.min_new_tokens}, "
             f"banned_tokens={mdp.banned_tokens} and allowed_tokens={mdp.allowed_tokens}"
         )
-    first = prompts.observations(np.arange(prompts._size))[:, 0]  # empty where prompts come from a function
+    first = prompts.observations(np.arange(prompts.num_prompts or 0))[:, 0]  # empty where prompts come from a function
     if not len(first) or (first != mdp.bos_token_id).any():
         raise ValueError("a TokenTree needs an env whose only prompt is the empty one: prompts=['']")
     return actions - 1, mdp.max_new_tokens

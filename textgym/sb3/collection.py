@@ -67,18 +67,19 @@ def play(
 
 
 @torch.no_grad()
-def log_probs_in_training(policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None) -> torch.Tensor:
-    """Log-probabilities of the episodes' tokens, (E, T), 0 at padding, as the training forward gives them.
+def evaluated(policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None) -> Episodes:
+    """The episodes with `log_probs` and `values` as the training forward gives them, whoever sampled them.
 
     Args:
         policy: unchanged by this.
         episodes: E finished episodes.
         micro_batch_size: episodes per forward pass.
     """
-    result = torch.zeros_like(episodes.log_probs)
+    values, log_probs = torch.zeros_like(episodes.values), torch.zeros_like(episodes.log_probs)
     for index in episodes.pieces(micro_batch_size):
-        result[index] = policy.evaluate_episodes(episodes.rows[index], episodes.actions[index])[1]
-    return result
+        rows, actions = episodes.rows[index], episodes.actions[index]
+        values[index], log_probs[index], _ = policy.evaluate_episodes(rows, actions, entropy_gradient=False)
+    return episodes.replace(values=values, log_probs=log_probs)
 
 
 def scores_under(

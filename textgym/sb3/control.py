@@ -10,7 +10,6 @@ beta; run one prompt at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -92,9 +91,7 @@ def quasi_rejection(
         ratios.append(_log_ratios(agent, target, proposals))
         chance = log_acceptance(ratios[-1], log_beta).exp()
         accepted.append(proposals.select(torch.rand_like(chance) < chance))
-    names = [field.name for field in dataclasses.fields(Episodes)]
-    joined = Episodes(**{name: torch.cat([getattr(part, name) for part in accepted]) for name in names})
-    return joined.select(slice(episodes)), measure(torch.cat(ratios), log_beta)
+    return Episodes.concatenate(accepted).select(slice(episodes)), measure(torch.cat(ratios), log_beta)
 
 
 def _proposals(agent: EpisodicAlgorithm, at_least: int) -> Episodes:

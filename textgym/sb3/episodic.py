@@ -23,9 +23,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
-from textgym.sb3.collection import OnStep, log_probs_in_training, play
+from textgym.sb3.collection import OnStep, evaluated, play
 from textgym.sb3.players import Player
-from textgym.sb3.policy import TokenPolicy
+from textgym.sb3.policy import TokenPolicy, check_vocabulary
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
@@ -42,7 +42,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     Args:
         policy: `"TokenPolicy"`.
         env: an env id, a TextGym env or vector env, or an SB3 `VecEnv` of them; None to load for prediction only.
-        model: what `load_model` accepts; `"tiny"` by default.
+        model: what `load_model` accepts; by default the one of the env's tokenizer.
         reference: what `load_model` accepts. By default the untrained `model`: a copy, or with `lora` the model
             without its adapters; an agent whose objective needs no reference keeps none. It is never trained.
         lora: arguments of `peft.LoraConfig`; adapters are trained in place of the model's weights.
@@ -113,6 +113,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if env is not None:
             env = self._wrap_env(env, verbose)
             policy_kwargs = TokenPolicy.kwargs_for(env, model, lora, dtype, **policy_kwargs)
+            if isinstance(reference, str):
+                check_vocabulary(env.get_attr("tokenizer")[0], reference)
         OnPolicyAlgorithm.__init__(  # by name: a subclass may also be one of stable_baselines3.PPO
             self,
             policy=policy,
@@ -263,7 +265,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
         if self.policy.dtype == "float32":
             return episodes
-        return episodes.replace(log_probs=log_probs_in_training(self.policy, episodes, self.micro_batch_size))
+        return evaluated(self.policy, episodes, self.micro_batch_size)
 
     def _log_rollout(self, episodes: Episodes) -> None:
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())

@@ -30,7 +30,7 @@ from textgym.language_models.precision import AutocastCopy, lower_frozen_matrice
 from textgym.mdp import TextMDP
 from textgym.sb3.distribution import TokenDistribution, choose
 from textgym.sb3.scoring import by_step, score_tokens
-from textgym.tokenizers import from_pretrained
+from textgym.tokenizers import Tokenizer, from_pretrained
 
 ValueFunction = Literal["shared", "separate"]
 
@@ -137,7 +137,7 @@ class TokenPolicy(ActorCriticPolicy):
 
         Args:
             env: wrapped or not.
-            model: None means the env's own reference model where it has one (`TextGenToyEnv`), else `"tiny"`.
+            model: None means `default_model(env)`.
             lora: see the class.
             dtype: see the class.
             **kwargs: the class's other arguments.
@@ -150,14 +150,9 @@ class TokenPolicy(ActorCriticPolicy):
         except AttributeError as error:
             raise ValueError(f"{env} is not a TextGym env: it has no TextMDP") from error
         if model is None:
-            model = _attribute(env, "reference_model")() if _has_attribute(env, "reference_model") else "tiny"
+            model = default_model(env)
         if isinstance(model, str):
-            theirs = from_pretrained(load_tokenizer(model)).backend.get_vocab()
-            if theirs != tokenizer.backend.get_vocab():
-                raise ValueError(
-                    f"the env's tokenizer ({mdp.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} "
-                    f"tokens); make the env with tokenizer={model!r}, or pass a loaded model that fits"
-                )
+            check_vocabulary(tokenizer, model)
         return {"mdp": mdp, "model": model, "lora": lora, "dtype": dtype, **kwargs}
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -343,6 +338,32 @@ class TokenPolicy(ActorCriticPolicy):
         lengths = (real.cumsum(-1) - 1)[real]
         hidden = episode_hidden(model, self.mdp, rows)
         return hidden, score_tokens(model, self.distribution, hidden, lengths, actions[real], **options)
+
+
+def check_vocabulary(tokenizer: Tokenizer, model: str) -> None:
+    """Refuse a named model whose tokenizer is not the env's, with a ValueError."""
+    theirs = from_pretrained(load_tokenizer(model)).backend.get_vocab()
+    if theirs != tokenizer.backend.get_vocab():
+        raise ValueError(
+            f"the env's tokenizer ({tokenizer.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} tokens); "
+            f"make the env with tokenizer={model!r}, or pass a loaded model that fits"
+        )
+
+
+def default_model(env: Any) -> Any:
+    """The env's own reference model where it has one (`TextGenToyEnv`), else the model that its tokenizer is named by.
+
+    Args:
+        env: as in `TokenPolicy.kwargs_for`.
+
+    Returns:
+        what `load_model` accepts; `"tiny"` where the tokenizer has no name.
+    """
+    if _has_attribute(env, "reference_model"):
+        return _attribute(env, "reference_model")()
+    spec = _attribute(env, "spec")
+    tokenizer = None if spec is None else spec.kwargs.get("tokenizer")
+    return tokenizer if isinstance(tokenizer, str) and tokenizer != "bytes" else "tiny"
 
 
 def _attribute(env: Any, name: str) -> Any:

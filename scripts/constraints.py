@@ -1,0 +1,189 @@
+"""Bring a language model to a constraint with f-DPG, and look at the price: `python scripts/constraints.py keyword`.
+
+The env ids and constraints are those of `docs/constraints.md`. For each divergence and seed it trains a
+`DistributionMatching` agent and prints how far the constraint is met, KL(pi || a) beside the least that any policy pays
+for the same satisfaction, and how varied the texts are; then, for comparison, REINFORCE stopped at equal satisfaction.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+import tyro
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+import textgym  # noqa: F401 (registers the env ids)
+from agents import REINFORCE, DistributionMatching
+from scripts.callbacks import ShowProgress, StopOnSignal, console
+from scripts.evaluate import Evaluation, evaluate
+from textgym.divergences import DivergenceName
+from textgym.sb3 import EpisodicAlgorithm
+from textgym.targets import Features, least_kl
+
+ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
+TOPIC = {"name": "pointwise", "feature": "topic"}
+CONSTRAINTS: dict[ConstraintName, tuple[str, dict[str, Any]]] = {
+    "keyword": ("Keyword", {"name": "pointwise", "feature": "keyword"}),
+    "topic": ("Topic", TOPIC),
+    "balance": ("Balance", {"name": "distributional", "means": {"first_person": 0.5}}),
+    "hybrid": (
+        "Hybrid",
+        {"name": "product", "targets": [TOPIC, {"name": "distributional", "means": {"first_person": 0.5}}]},
+    ),
+}
+"""Name -> what the env id is called, and the target."""
+
+
+@dataclass
+class Args:
+    """What to train."""
+
+    constraint: tyro.conf.Positional[ConstraintName]
+    divergences: tuple[DivergenceName, ...] = ("jensen_shannon",)
+    """One agent for each."""
+    alpha: float = 0.5
+    """Of the divergence `alpha`."""
+    seeds: int = 1
+    total_timesteps: int = 400_000
+    """Tokens of each agent."""
+    learning_rate: float = 3e-4
+    """At the beginning; it falls linearly to 0."""
+    n_envs: int = 128
+    """Episodes in an update."""
+    smollm2: bool = False
+    """SmolLM2-135M in place of the embedded model."""
+    reinforce: bool = True
+    """Train REINFORCE to equal satisfaction as well."""
+    episodes: int = 1024
+    """Of the evaluation."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    """CPU threads of torch."""
+    out: Path = Path("runs/constraints")
+    """Where the numbers go, as JSON."""
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """What both agents are made with."""
+        env = gym.make_vec(
+            f"TextGen{CONSTRAINTS[self.constraint][0]}{'SmolLM2' if self.smollm2 else ''}-v0",
+            num_envs=self.n_envs,
+            num_generations=self.n_envs,
+            autoreset_mode="Disabled",
+        )
+        common = {"dtype": self.dtype, "device": self.device, "seed": seed}
+        return {"policy": "TokenPolicy", "env": env, "learning_rate": self.scheduled, **common}
+
+    def scheduled(self, remaining: float) -> float:
+        """The learning rate, a function of the remaining progress."""
+        return self.learning_rate * remaining
+
+
+class StopAt(BaseCallback):
+    """Ends the training when the mean reward of ten rollouts has reached a level."""
+
+    def __init__(self, level: float):
+        super().__init__()
+        self.level, self.rewards = level, list[float]()
+
+    def _on_rollout_end(self) -> None:
+        self.rewards.append(self.logger.name_to_value["rollout/reward"])
+
+    def _on_step(self) -> bool:
+        return len(self.rewards) < 10 or sum(self.rewards[-10:]) < 10 * self.level
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    agent: str
+    seed: int
+    minutes: float
+    evaluation: Evaluation
+    least_kl: float
+    """Nats: what any policy pays for the same means of the features."""
+
+    def cells(self, features: tuple[str, ...]) -> list[str]:
+        """The line, in words."""
+        e = self.evaluation
+        means = [f"{100 * e.components[n].mean:.1f} ± {100 * e.components[n].standard_error:.1f}" for n in features]
+        kl = f"{e.kl_to_reference.mean:.2f} ± {e.kl_to_reference.standard_error:.2f}"
+        tail = [f"{e.distinct_2:.3f}", f"{e.self_bleu:.3f}", f"{e.length.mean:.1f}", f"{self.minutes:.1f}"]
+        return [self.agent, str(self.seed), *means, kl, f"{self.least_kl:.2f}", *tail]
+
+
+def measured(name: str, seed: int, agent: EpisodicAlgorithm, args: Args, reference: Features, started: float) -> Row:
+    """Evaluate an agent."""
+    minutes = (time.monotonic() - started) / 60
+    evaluation = evaluate(agent, args.episodes)
+    achieved = {n: evaluation.components[n].mean for n in agent.component_names}
+    return Row(name, seed, minutes, evaluation, least_kl(achieved, reference))
+
+
+def run(args: Args, divergence: DivergenceName, seed: int) -> tuple[list[Row], Features]:
+    """Train f-DPG, and REINFORCE to the same mean reward; with the reference's features."""
+    started, target = time.monotonic(), CONSTRAINTS[args.constraint][1]
+    alpha = args.alpha if divergence == "alpha" else None
+    agent = DistributionMatching(**args.options(seed), target=target, divergence=divergence, alpha=alpha)
+    train(agent, args.total_timesteps)
+    reference = agent.features(agent.reference_episodes())
+    rows = [measured(divergence if alpha is None else f"alpha {alpha:g}", seed, agent, args, reference, started)]
+    if args.reinforce:
+        started, other = time.monotonic(), REINFORCE(**args.options(seed))
+        train(other, args.total_timesteps, StopAt(rows[0].evaluation.reward.mean))
+        rows.append(measured("REINFORCE", seed, other, args, reference, started))
+    return rows, reference
+
+
+def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallback) -> None:
+    """Train, with a progress bar; a signal ends the program."""
+    stop, progress = StopOnSignal(), ShowProgress()
+    try:
+        agent.learn(total_timesteps, callback=CallbackList([stop, progress, *callbacks]))
+    finally:
+        progress.on_training_end()
+    if stop.received is not None:
+        raise SystemExit(128 + stop.received)
+
+
+def show(args: Args, rows: list[Row], reference: Features) -> None:
+    """Print the table."""
+    features = tuple(rows[0].evaluation.components)
+    table = Table(title=f"{args.constraint}: {json.dumps(CONSTRAINTS[args.constraint][1])}")
+    for column in ("agent", "seed", *(f"{n} %" for n in features), "KL(pi‖a)", "least KL"):
+        table.add_column(column)
+    for column in ("distinct-2", "self-BLEU", "length", "minutes"):
+        table.add_column(column)
+    table.add_row("reference", "", *(f"{100 * reference[n].mean().item():.1f}" for n in features), "0", "0")
+    for row in rows:
+        table.add_row(*row.cells(features))
+    console.print(table)
+
+
+def main(args: Args) -> None:
+    """Train, print and write."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    rows: list[Row] = []
+    for divergence in args.divergences:
+        for seed in range(args.seeds):
+            done, reference = run(args, divergence, seed)
+            rows += done
+            show(args, rows, reference)
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / f"{args.constraint}{'-smollm2' if args.smollm2 else ''}.json"
+    numbers = [asdict(row) | {"evaluation": row.evaluation.to_json()} for row in rows]
+    file.write_text(json.dumps({"arguments": asdict(args) | {"out": str(args.out)}, "rows": numbers}, indent=1))
+    console.print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,305 @@
+"""`scripts/compare.py`: statistics against tables and hand values, what is written, what is reused, clear errors."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import re
+import shlex
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+from matplotlib import image
+from matplotlib.colors import to_rgb
+
+from scripts import compare
+from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
+from scripts.callbacks import ShowProgress
+from scripts.compare import Args, command_of, main, plan
+from scripts.compare_report import COLORS, Interval, curve, readable, t_quantile
+from tests.conftest import small_llama
+from textgym.sb3.checkpoints import num_generations
+from textgym.tokenizers import character_tokenizer
+
+ENTRIES = ("rloo:learning_rate=1e-2", "rloo:learning_rate=1e-2,kl_coef=0")
+T_95 = {2: 12.706, 3: 4.303}
+"""P(|T| <= t) = 0.95 by the number of values, from the printed tables."""
+
+
+def arguments(model, out, **changed):
+    env = EnvArgs("TextGenChars-v0", n_envs=16)
+    given = {"agents": ENTRIES, "seeds": 2, "total_timesteps": 300, "evaluation_episodes": 32, "out": out}
+    return Args(**given | {"env": env, "model": model, "device": "cpu"} | changed)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    small_llama().save_pretrained(folder)
+    character_tokenizer("abcd").to_pretrained().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """The folder of a comparison, and what it printed."""
+    args = arguments(model, tmp_path_factory.mktemp("runs") / "compare")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(args)
+    return args.out, printed.getvalue()
+
+
+def report_in(out):
+    return json.loads((out / "compare.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "coverage", "t"),
+    [(1, 0.95, 12.7062), (2, 0.95, 4.3027), (4, 0.95, 2.7764), (29, 0.95, 2.0452), (5, 0.9, 2.015), (3, 0.99, 5.8409)],
+)
+def test_quantiles_are_those_of_the_tables(degrees, coverage, t):
+    assert t_quantile(degrees, coverage) == pytest.approx(t, abs=5e-5)
+
+
+def test_an_interval_by_hand():
+    interval = Interval.of([1.0, 2.0, 4.0])  # s^2 = (16 + 1 + 25) / 9 / 2 = 7/3
+    assert interval.mean == pytest.approx(7 / 3)
+    assert interval.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3 / 3))
+    assert interval.text("{:+.2f}") == "+2.33 ± 3.79"
+    assert Interval.of([-0.001]) == Interval(-0.001, None)
+    assert Interval.of([-0.001]).text("{:.2f}") == "0.00" and Interval.of([-0.7]).text("{:.2f}") == "-0.70"
+
+
+def test_a_curve_by_hand(tmp_path):
+    logs = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    header = "rollout/reward,time/total_timesteps,rollout/kl_to_reference\n"
+    logs[0].write_text(header + "0.1,10,0\n0.3,19,2\n0.5,40,5\n")
+    logs[1].write_text(header + "0.2,21,1\n0.6,39,4\n")
+    # Two spans, as the second log has two rollouts: up to 20 tokens and up to 40.
+    expected = [[(0 + 2) / 2, (0.1 + 0.3) / 2], [(5 + 1 + 4) / 3, (0.5 + 0.2 + 0.6) / 3]]
+    np.testing.assert_allclose(curve(logs), expected)
+    np.testing.assert_allclose(curve(logs, most=1), [[12 / 5, 1.7 / 5]])
+
+
+def test_the_table_from_the_runs(finished):
+    out, printed = finished
+    report = report_in(out)
+    assert list(report["table"]) == ["untrained", *ENTRIES]
+    markdown = (out / "compare.md").read_text()
+    for entry, row in report["table"].items():
+        runs = [run["evaluation"] for run in report["runs"] if run["agent"] == entry]
+        assert len(runs) == 2 and all(run["episodes"] == 32 for run in runs)
+        values = {
+            "reward": [run["reward"]["mean"] for run in runs],
+            "kl_to_reference": [run["kl_to_reference"]["mean"] for run in runs],
+            "distinct_2": [run["distinct_2"] for run in runs],
+        }
+        assert set(row) == set(values)
+        (line,) = (line for line in markdown.splitlines() if f"`{entry}`" in line)
+        written = [float(number) for number in re.findall(r"[+-]?\d+\.\d+", line.rpartition("`")[2])]
+        for (measure, (a, b)), mean, half_width in zip(values.items(), written[::2], written[1::2], strict=True):
+            rounding = 0.006 if measure == "kl_to_reference" else 0.0006
+            spread = T_95[2] * abs(a - b) / 2  # s = |a - b| / sqrt(2), over sqrt(2) seeds
+            assert row[measure]["mean"] == pytest.approx((a + b) / 2)
+            assert row[measure]["half_width"] == pytest.approx(spread, rel=1e-4)
+            assert (mean, half_width) == pytest.approx(((a + b) / 2, spread), abs=rounding)
+        for number in line.rpartition("`")[2].split("|")[1:-1]:
+            assert number.strip() in printed
+    assert "TextGenChars-v0, 300 tokens, 2 seeds" in printed and str(out / "compare") in printed
+
+
+def test_every_run_is_kept_with_its_arguments_and_log(finished):
+    out, _ = finished
+    runs = {(run["agent"], run["seed"]): run for run in report_in(out)["runs"]}
+    assert set(runs) == {(entry, seed) for entry in ("untrained", *ENTRIES) for seed in (0, 1)}
+    for (entry, seed), run in runs.items():
+        assert json.loads((out / run["folder"] / "run.json").read_text()) == run
+        assert run["arguments"]["seed"] == seed and run["arguments"]["env"]["env_id"] == "TextGenChars-v0"
+        assert {"python", "textgym", "torch"} <= set(run["versions"])
+        kl = run["evaluation"]["kl_to_reference"]["mean"]
+        if entry == "untrained":
+            assert run["tokens"] == 0 and kl == pytest.approx(0, abs=1e-5)
+            continue
+        assert kl > 0.05  # the policy that is measured is the trained one, the reference the untrained
+        assert (run["arguments"]["agent"], run["arguments"]["learning_rate"]) == ("rloo", 1e-2)
+        assert run["arguments"]["kl_coef"] == (0 if "kl_coef=0" in entry else 0.05)
+        rows = list(csv.DictReader((out / run["folder"] / "progress.csv").open()))
+        assert float(rows[-1]["time/total_timesteps"]) == run["tokens"] >= 300
+        assert [float(row["train/kl_coef"]) for row in rows[1:]] == [run["arguments"]["kl_coef"]] * (len(rows) - 1)
+        assert abs(float(rows[0]["rollout/kl_to_reference"])) < 1e-5 < abs(float(rows[-1]["rollout/kl_to_reference"]))
+
+
+def test_the_figure_shows_every_entry(finished):
+    out, _ = finished
+    pixels = image.imread(out / "compare.png")[..., :3]  # (height, width, 3)
+    assert pixels.shape == (675, 1050, 3) and 0.01 < (pixels.min(-1) < 0.9).mean() < 0.3
+    count = {color: (np.abs(pixels - to_rgb(color)).max(-1) < 0.02).sum() for color in ("black", *COLORS)}
+    assert all(count[color] > 50 for color in ("black", *COLORS[:2])) and not any(count[c] for c in COLORS[2:])
+
+
+def copied(finished, tmp_path):
+    out = tmp_path / "compare"
+    for file in finished[0].rglob("*"):
+        if file.is_file():
+            (out / file.relative_to(finished[0])).parent.mkdir(parents=True, exist_ok=True)
+            (out / file.relative_to(finished[0])).write_bytes(file.read_bytes())
+    return out
+
+
+def executed(monkeypatch):
+    """The runs that are not taken from the folder, as a list that fills."""
+    runs, execute = [], compare.execute
+    monkeypatch.setattr(compare, "execute", lambda run, args: runs.append((run.entry, run.seed)) or execute(run, args))
+    return runs
+
+
+def test_finished_runs_are_not_repeated(model, finished, tmp_path, monkeypatch, capsys):
+    out, runs = copied(finished, tmp_path), executed(monkeypatch)
+    before = report_in(out)
+    main(arguments(model, out))
+    assert runs == [] and report_in(out) == before and capsys.readouterr().out.count(", before") == 6
+
+    run = out / "rloo-learning_rate=1e-2-1" / "run.json"  # as an interruption leaves it
+    begun = json.loads(run.read_text())
+    run.write_text(json.dumps({"arguments": begun["arguments"]}))
+    main(arguments(model, out))
+    assert runs == [(ENTRIES[0], 1)]
+    assert report_in(out)["table"] == before["table"]  # the seed makes the run
+
+    del runs[:]
+    main(arguments(model, out, agents=ENTRIES[:1], seeds=3))
+    assert runs == [("untrained", 2), (ENTRIES[0], 2)]
+    table = report_in(out)["table"]
+    values = [
+        json.loads((out / f"untrained-{i}" / "run.json").read_text())["evaluation"]["distinct_2"] for i in (0, 1, 2)
+    ]
+    assert table["untrained"]["distinct_2"] == {
+        "mean": pytest.approx(np.mean(values)),
+        "half_width": pytest.approx(T_95[3] * np.std(values, ddof=1) / math.sqrt(3), rel=1e-3),
+    }
+
+
+def test_other_runs_are_not_overwritten(model, finished, tmp_path):
+    out = copied(finished, tmp_path)
+    message = r"rloo-learning_rate=1e-2-0 is a run with total_timesteps 300, not 400; choose another --out"
+    with pytest.raises(SystemExit, match=message):
+        main(arguments(model, out, total_timesteps=400))
+    with pytest.raises(SystemExit, match=r"untrained-0 is a run with evaluation_episodes 32, not 48"):
+        main(arguments(model, out, evaluation_episodes=48))
+    (out / "ppo-0").mkdir()
+    (out / "ppo-0" / "progress.csv").touch()
+    with pytest.raises(SystemExit, match="ppo-0 holds other files"):
+        main(arguments(model, out, agents=("ppo",)))
+    assert [file.name for file in (out / "ppo-0").iterdir()] == ["progress.csv"]
+
+
+def test_one_seed_has_no_interval_and_a_signal_leaves_what_is_finished(model, tmp_path, monkeypatch, capsys):
+    class Interrupted(ShowProgress):
+        """Ctrl-C after the first rollout."""
+
+        def _on_rollout_end(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    args = arguments(model, tmp_path, agents=("grpo",), seeds=1, total_timesteps=150)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(compare, "ShowProgress", Interrupted)
+        main(args)
+    assert stopped.value.code == 128 + signal.SIGINT
+    assert "stopped; repeat the command to go on" in capsys.readouterr().out
+    runs = executed(monkeypatch)
+    main(args)
+    assert runs == [("grpo", 0)]
+    assert "±" not in (tmp_path / "compare.md").read_text() + capsys.readouterr().out
+    assert report_in(tmp_path)["table"]["grpo"]["reward"]["half_width"] is None
+
+
+def test_a_training_that_diverges_is_named(model, tmp_path):
+    with pytest.raises(SystemExit, match=r"^rloo:learning_rate=1e30, seed 0: training stopped: the .* update 1$"):
+        main(arguments(model, tmp_path, agents=("rloo:learning_rate=1e30",), seeds=1))
+
+
+def test_without_a_model_the_env_brings_its_own(tmp_path, monkeypatch):
+    groups, evaluate = [], compare.evaluate
+    spy = lambda agent, episodes: groups.append(num_generations(agent.env)) or evaluate(agent, episodes)  # noqa: E731
+    monkeypatch.setattr(compare, "evaluate", spy)
+    env = EnvArgs("TextGenToy-v0", n_envs=16)
+    main(arguments(None, tmp_path, env=env, agents=("reinforce:kl_coef=0",), seeds=1, total_timesteps=100))
+    assert groups == [1, 1]  # every text that is measured has a prompt of its own
+    rows = report_in(tmp_path)["table"]
+    assert rows["untrained"]["kl_to_reference"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert rows["reinforce:kl_coef=0"]["kl_to_reference"]["mean"] != 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_entry_is_what_the_training_script_takes(name, tmp_path):
+    args = arguments("some/model", tmp_path, device="cuda")
+    expected = asdict(COMMANDS[name](RunArgs(tmp_path, 300), env=args.env))
+    assert asdict(command_of(name, args)) == expected | {
+        "model": "some/model",
+        "device": "cuda",
+    }
+
+
+def test_values_have_their_types(tmp_path):
+    entry = 'grpo:lora={"r": 2, "lora_alpha": 4},n_epochs=2,clip_range=None,scale_advantages=False,kl_coef=-1e-3'
+    command = command_of(entry, arguments("m", tmp_path))
+    assert json.loads(command.lora) == {"r": 2, "lora_alpha": 4}
+    assert (command.n_epochs, command.clip_range, command.scale_advantages, command.kl_coef) == (2, None, False, -1e-3)
+    assert readable("rloo:kl_coef=1,gamma=1") == "rloo: kl_coef=1, gamma=1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"agents": ("rlo",)}, rf"unknown agent 'rlo'; accepted are {re.escape(str(sorted(COMMANDS)))}$"),
+        ({"agents": ("rloo:lr=1",)}, r"'lr=1' in 'rloo:lr=1' .* argument of rloo: \['batch_size', .*'learning_rate'"),
+        ({"agents": ("rloo:gae_lambda=1",)}, r"'gae_lambda=1' in"),
+        ({"agents": ("ppo:kl_coef",)}, r"'kl_coef' in 'ppo:kl_coef' is not name=value"),
+        ({"agents": ("ppo:seed=3",)}, "'seed=3' in"),
+        ({"agents": ("ppo", "rloo", "ppo")}, "two of .* share one"),
+        ({"agents": ()}, "at least one agent"),
+        ({"seeds": 0}, "one seed"),
+        ({"evaluation_episodes": 40}, "--evaluation-episodes 40 is not a multiple of --n-envs 16"),
+    ],
+)
+def test_clear_errors(changed, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plan(arguments("m", tmp_path, **changed))
+    with pytest.raises(SystemExit, match=rf"^compare.py: .*{message}"):
+        main(arguments("m", tmp_path, **changed))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_of_a_wrong_type_says_what_is_accepted(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        plan(arguments("m", tmp_path, agents=("rloo:kl_penalty=k9",)))
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "'k9' for argument '--kl-penalty'. Expected one of ('reward', 'k2', 'k3')" in error
+    assert "python scripts/train.py rloo --help" in error
+
+
+def test_the_command_line():
+    line = "rloo ppo:n_epochs=2 --env-id TextGenChars-v0 --scorer length --seeds 5 --out here --n-envs 8"
+    args = tyro.cli(Args, args=line.split())
+    assert args.agents == ("rloo", "ppo:n_epochs=2") and args.seeds == 5 and args.out == Path("here")
+    assert args.env == EnvArgs("TextGenChars-v0", scorer="length", n_envs=8)
+    assert args.model is None and args.evaluation_episodes == 256
+
+
+def test_the_commands_of_the_page_and_its_table(monkeypatch, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    for command in block.replace("\\\n", " ").splitlines():
+        python, script, *options = shlex.split(command)
+        assert (python, script) == ("python", "scripts/compare.py")
+        args = tyro.cli(Args, args=options)
+        assert len(plan(args)) == args.seeds * (1 + len(args.agents))
+    named = set(re.findall(r"`(compare\.\w+|run\.json|progress\.csv)`", page))
+    assert named == {"compare.json", "compare.md", "compare.png", "run.json", "progress.csv"}
