@@ -2,6 +2,7 @@
 
 from agents.distribution_matching import DistributionMatching
 from agents.ppo import PPO
+from agents.q_learning import QLearning
 from agents.reinforce import GRPO, REINFORCE, RLOO
 
-__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching"]
+__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching", "QLearning"]

@@ -9,8 +9,7 @@ import torch
 from stable_baselines3.common.logger import configure
 
 import textgym
-from agents import GRPO, PPO, REINFORCE, RLOO
-from agents.policy_gradient import PolicyGradient
+from agents import GRPO, PPO, REINFORCE, RLOO, DistributionMatching
 from scripts.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
 from scripts.timing import Timing, peak_rss_mib
 from textgym.language_models import load_tokenizer
@@ -19,7 +18,13 @@ from textgym.scorers import Generations
 from textgym.tokenizers import from_pretrained
 
 Lengths = Literal["equal", "ragged"]
-AGENTS: dict[str, type[PolicyGradient]] = {"reinforce": REINFORCE, "rloo": RLOO, "grpo": GRPO, "ppo": PPO}
+AGENTS: dict[str, Any] = {
+    "reinforce": REINFORCE,
+    "rloo": RLOO,
+    "grpo": GRPO,
+    "ppo": PPO,
+    "distribution-matching": DistributionMatching,
+}
 
 
 class CountOfToken(textgym.Scorer):

@@ -181,7 +181,7 @@ def train(
     forward pass where kl_coef asks for a reference.
 
     Args:
-        algorithm: `reinforce`, `rloo`, `grpo` or `ppo`.
+        algorithm: `reinforce`, `rloo`, `grpo`, `ppo` or `distribution-matching`, which always keeps a reference.
         model: as for `rollout`.
         num_envs: episodes of a step.
         lengths: equal or ragged.
@@ -194,6 +194,8 @@ def train(
         repeats: steps that are counted.
     """
     options: dict[str, Any] = {"kl_coef": kl_coef} | ({"n_epochs": 1, "batch_size": None} if algorithm == "ppo" else {})
+    if matching := algorithm == "distribution-matching":
+        options = {"target": {"name": "rlhf", "beta": 10.0}, "initial_episodes": num_envs}
     for kind in lengths:
         bench = Bench(algorithm, model, num_envs, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, **options)
         agent = bench.agent
@@ -211,7 +213,7 @@ def train(
 
             def plain(bench: Any = bench, episodes: Any = episodes, optimizer: Any = optimizer) -> int:
                 generated = bench.bare.generate(1)
-                bench.bare.train(episodes.rows, optimizer, passes=1 + bool(kl_coef))
+                bench.bare.train(episodes.rows, optimizer, passes=1 + bool(kl_coef or matching))
                 return synchronized(bench.agent.device, generated)
 
             runs["bare"] = plain

@@ -1,0 +1,112 @@
+"""Tabular Q-learning on a text small enough for tables: `python scripts/q_learning.py` writes a five-word movie review.
+
+Prints the greedy text and some epsilon-greedy ones with their rewards, before and after the training, and the Q-values
+of one context. Writes `progress.csv` and `checkpoint/` to `--out`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from stable_baselines3.common.logger import configure
+
+import textgym  # noqa: F401 (registers the env ids)
+from agents import QLearning
+from scripts.callbacks import console
+from scripts.command_line import Sample, env_arguments, show_sample
+from textgym.contexts import context_indices
+
+
+@dataclass
+class Args:
+    """What to learn, and how."""
+
+    env_id: str = "TextGenWords-v0"
+    """A TextGym id whose contexts can be enumerated."""
+    env_kwargs: str = "{}"
+    """Arguments of the env as JSON: `'{"max_new_tokens": 3}'`."""
+    total_timesteps: int = 600_000
+    """Tokens to generate and learn from."""
+    n_envs: int = 256
+    """Episodes side by side."""
+    learning_rate: float = 0.5
+    gamma: float = 1.0
+    double_q: bool = False
+    exploration_fraction: float = 0.5
+    """The part of the training in which epsilon falls from 1."""
+    exploration_final_eps: float = 0.05
+    context: str = ""
+    """The text whose Q-values are printed; by default the start."""
+    samples: int = 6
+    """Epsilon-greedy texts to print."""
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    out: Path = Path("runs/q_learning")
+
+
+def play(agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], deterministic: bool) -> list[Sample]:
+    """One text per row of a TextGym vector env in autoreset mode `"Disabled"`."""
+    task = env.unwrapped.task  # type: ignore[attr-defined]
+    observations, _ = env.reset()
+    returns, live = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
+    while live.any():
+        actions, _ = agent.predict(context_indices(task.mdp, observations), deterministic=deterministic)
+        observations, rewards, terminations, truncations, _ = env.step(actions)
+        returns += rewards
+        live &= ~(terminations | truncations)
+    texts = [task.decode_parts(row)[1] for row in observations]
+    return [Sample("", text, float(value)) for text, value in zip(texts, returns, strict=True)]
+
+
+def report(title: str, agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], samples: int) -> None:
+    """Print the greedy text, some epsilon-greedy ones, and the mean reward of all rows' epsilon-greedy ones."""
+    console.print(f"\n[bold]{title}[/]: the greedy text, then texts with epsilon {agent.policy.epsilon:.2f}")
+    show_sample(play(agent, env, deterministic=True)[0], console)
+    texts = play(agent, env, deterministic=False)
+    for sample in texts[:samples]:
+        show_sample(sample, console)
+    console.print(f"mean reward of {len(texts)} of them: {np.mean([sample.reward for sample in texts]):+.3f}")
+
+
+def main(args: Args) -> QLearning:
+    """Play, train, play again."""
+    torch.set_num_threads(args.threads)
+
+    def make_env(mode: str) -> gym.vector.VectorEnv[Any, Any, Any]:
+        return gym.make_vec(args.env_id, num_envs=args.n_envs, autoreset_mode=mode, **env_arguments(args.env_kwargs))
+
+    agent = QLearning(
+        "TabularPolicy",
+        make_env("SameStep"),
+        learning_rate=args.learning_rate,
+        gamma=args.gamma,
+        double_q=args.double_q,
+        exploration_fraction=args.exploration_fraction,
+        exploration_final_eps=args.exploration_final_eps,
+        seed=args.seed,
+        device=args.device,
+    )
+    agent.q_values(args.context)  # a text that is none fails now
+    env = make_env("Disabled")
+    _, states, actions = agent.policy.tables.shape
+    console.print(f"Q-learning on {args.env_id}: {states - 1} contexts x {actions} tokens, device {agent.device}")
+    report("Before", agent, env, args.samples)
+    agent.set_logger(configure(str(args.out), ["csv"]))
+    agent.learn(args.total_timesteps, progress_bar=True)
+    report("After", agent, env, args.samples)
+    console.print()
+    agent.show(args.context, console)
+    agent.save(args.out / "checkpoint")
+    console.print(f"{agent.num_timesteps} tokens; checkpoint in {args.out / 'checkpoint'}")
+    return agent
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
