@@ -4,5 +4,6 @@ from agents.distribution_matching import DistributionMatching
 from agents.ppo import PPO
 from agents.q_learning import QLearning
 from agents.reinforce import GRPO, REINFORCE, RLOO
+from agents.soft_q_learning import SoftQLearning
 
-__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching", "QLearning"]
+__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching", "QLearning", "SoftQLearning"]

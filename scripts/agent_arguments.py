@@ -20,6 +20,7 @@ from agents.distribution_matching import DEFAULT_TARGET, ProposalName
 from agents.distribution_matching import Baseline as MatchingBaseline
 from agents.policy_gradient import KLPenalty
 from agents.returns import Baseline
+from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments
 from textgym.divergences import DivergenceName
 from textgym.sb3 import EpisodicAlgorithm
@@ -233,12 +234,28 @@ class DistributionMatching(TrainArgs):
         return (*super().of_checkpoint, "target")
 
 
+@dataclass
+class SoftQLearning(TrainArgs):
+    """Soft Q-learning: logits as Q-values, made consistent along episodes."""
+
+    algorithm = agents.SoftQLearning
+    beta: float = 0.1
+    """Weight of the KL to the reference, in reward per nat."""
+    consistency: Consistency = "trajectory"
+    """Of whole episodes, or of every suffix of them."""
+    batch_size: int | None = None
+    """Episodes in a minibatch; all by default."""
+    n_epochs: int = 1
+    """Passes over the episodes of an update."""
+
+
 COMMANDS: dict[str, type[TrainArgs]] = {
     "reinforce": Reinforce,
     "rloo": Rloo,
     "grpo": Grpo,
     "ppo": Ppo,
     "distribution-matching": DistributionMatching,
+    "soft-q-learning": SoftQLearning,
 }
 
 

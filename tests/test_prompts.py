@@ -87,6 +87,40 @@ def test_a_pinned_prompt_finds_its_row_and_columns():
     assert {int(i) for i in table.draw(np.random.default_rng(0), 100)} == {0, 1}  # pins are not drawn
 
 
+def test_the_number_of_prompts_is_the_sources():
+    table = PromptTable(SOURCE, TOKENIZER, MDP)
+    table.add("c")
+    assert table.num_prompts == 2 and PromptTable([""], TOKENIZER, MDP).num_prompts == 1
+    sampled = PromptTable(draw, TOKENIZER, MDP)
+    sampled.draw(np.random.default_rng(0), 3)
+    assert sampled.num_prompts is None
+
+
+CHAT_TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+PINNED = {
+    "texts": ["", "a", "ab"],
+    "columns": [{"prompt": "a", "n": 1}, {"prompt": "a", "n": 2}, {"prompt": "b", "n": [1, {"deep": None}]}],
+    "chats": [[{"role": "user", "content": c}] for c in "ab"],
+    "alike when truncated": ["abcda", "bcda", "cda"],
+    "chats and columns": [{"prompt": [{"role": "user", "content": c}], "n": n} for n in (1, 2) for c in "ab"],
+}
+
+
+@pytest.mark.parametrize("source", PINNED)
+def test_a_pin_keeps_the_id(source):
+    from transformers import PreTrainedTokenizerFast
+
+    pretrained = PreTrainedTokenizerFast(tokenizer_object=TOKENIZER.backend, eos_token="<eos>", bos_token="<eos>")
+    pretrained.chat_template = CHAT_TEMPLATE
+    table = PromptTable(PINNED[source], make_tokenizer(pretrained), MDP, truncate=True)
+    assert table.num_prompts == len(PINNED[source])
+    assert table.contents(np.arange(table.num_prompts)) == [p.content for p in load_prompts(PINNED[source])]
+    assert [table.add(table.pin(i)) for i in range(table.num_prompts)] == list(range(table.num_prompts))
+    assert len(table.contents(range(table.num_prompts))) == table.num_prompts
+    with pytest.raises(IndexError):
+        table.texts([table.num_prompts])  # nothing was added
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ENV_IDS, SMOLLM2
+from textgym.registration import IDS
+
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 ADD_AN_ID = re.findall(
@@ -47,9 +50,23 @@ def test_add_an_env_id_as_typed(tmp_path):
     run([sys.executable, "-c", "\n".join(ADD_AN_ID)], tmp_path)
 
 
-def test_the_env_pages_are_current():
-    from scripts.make_docs import PAGES, page
-    from textgym.registration import IDS
+@pytest.mark.parametrize("name", ["constraints", pytest.param("sampling", marks=pytest.mark.slow)])
+def test_pages_as_typed(name, tmp_path):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert blocks
+    run([sys.executable, "-c", "\n".join(blocks)], tmp_path)
 
-    for env_id in IDS:
-        assert (PAGES / f"{env_id}.md").read_text(encoding="utf-8") == page(env_id), "run: make docs"
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_the_env_pages_are_current(env_id):
+    from scripts.make_docs import PAGES, page
+
+    assert (PAGES / f"{env_id}.md").read_text(encoding="utf-8") == page(env_id), "run: make docs"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
+@pytest.mark.parametrize("env_id", sorted(set(IDS) - set(ENV_IDS)))
+def test_the_pages_of_smollm2_are_current(env_id):
+    test_the_env_pages_are_current(env_id)

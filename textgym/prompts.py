@@ -160,7 +160,10 @@ class PromptTable:
         return [self._prompts[i].content for i in prompt_ids]
 
     def pin(self, prompt_id: int) -> dict[str, Any]:
-        """What a reset's options name a prompt by, columns included, so that it keeps its id."""
+        """What a reset's options name a prompt by, columns included, so that it keeps its id.
+
+        Of a prompt that the source repeats, with the same columns, that is the first one's id.
+        """
         prompt = self._prompts[prompt_id]
         return {"prompt": prompt.content, **prompt.columns}
 
@@ -190,9 +193,13 @@ class PromptTable:
 
     def _intern(self, ids: list[int], prompt: Prompt, text: str) -> int:
         row = first_observation(self._mdp, ids)
-        for known in self._known.get(row.tobytes(), []):
-            if not prompt.columns or self._prompts[known].columns == prompt.columns:
-                return known
+        alike = self._known.get(row.tobytes(), [])
+        # the very prompt, or one with the same token ids (it may have been cut) and the same columns, if it names any
+        known = [i for i in alike if self._prompts[i] == prompt] or [
+            i for i in alike if not prompt.columns or self._prompts[i].columns == prompt.columns
+        ]
+        if known:
+            return known[0]
         index = len(self._prompts)
         if index == len(self._rows):  # full: double
             self._rows = np.concatenate([self._rows, np.empty((max(16, index), len(row)), np.int64)])

@@ -10,15 +10,33 @@ ENTRY_POINT = "textgym.envs:TextGenerationEnv"
 VECTOR_ENTRY_POINT = "textgym.envs:TextGenerationVectorEnv"
 
 DEFAULTS = {"entry_point": ENTRY_POINT, "vector_entry_point": VECTOR_ENTRY_POINT}
-UNCONDITIONAL = {"prompts": [""], "max_prompt_tokens": 1}
-"""Texts from BOS alone."""
-TOPIC = {
-    "name": "keyword",
-    "words": "comedy comedies comic comedic funny humor laugh laughs hilarious joke jokes".split(),
-    "component_name": "topic",
-}
-FIRST_PERSON = {"name": "keyword", "words": ["I", "me", "my", "myself"], "component_name": "first_person"}
 TOY = {"entry_point": "textgym.envs:TextGenToyEnv", "vector_entry_point": "textgym.envs:TextGenToyVectorEnv"}
+
+UNCONDITIONAL = {"prompts": [""], "max_prompt_tokens": 1}
+SMOLLM2 = UNCONDITIONAL | {"tokenizer": "smollm2-q4", "max_new_tokens": 40}
+
+
+def _any_of(component: str, words: str) -> dict[str, Any]:
+    """A scorer: whether any of the words occurs."""
+    return {"name": "keyword", "words": words.split(), "component_name": component}
+
+
+def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """A scorer: the mean of two."""
+    return {"name": "weighted_sum", "scorers": [first, second], "weights": [0.5, 0.5]}
+
+
+COMEDY = _any_of("topic", "comedy comedies comic comedic funny humor laugh laughs hilarious joke jokes")
+FANTASY = _any_of(
+    "topic", "magic magical wizard witch spell dragon ghost spirit spirits king queen kingdom castle ancient"
+)
+FIRST_PERSON = _any_of("first_person", "I me my myself")
+FEMALE = {
+    "name": "more_words",
+    "words": "she her hers herself woman women girl girls".split(),
+    "than": "he him his himself man men boy boys".split(),
+    "component_name": "female",
+}
 
 IDS: dict[str, dict[str, Any]] = {
     "TextGen-v0": {},
@@ -40,13 +58,14 @@ IDS: dict[str, dict[str, Any]] = {
             "scorer": "sentiment",
         }
     },
-    "TextGenKeyword-v0": {"kwargs": UNCONDITIONAL | {"scorer": {"name": "keyword", "words": ["horror"]}}},
-    "TextGenTopic-v0": {"kwargs": UNCONDITIONAL | {"scorer": TOPIC}},
+    "TextGenKeyword-v0": {"kwargs": UNCONDITIONAL | {"scorer": _any_of("keyword", "horror")}},
+    "TextGenTopic-v0": {"kwargs": UNCONDITIONAL | {"scorer": COMEDY}},
     "TextGenBalance-v0": {"kwargs": UNCONDITIONAL | {"scorer": FIRST_PERSON}},
-    "TextGenHybrid-v0": {
-        "kwargs": UNCONDITIONAL
-        | {"scorer": {"name": "weighted_sum", "scorers": [TOPIC, FIRST_PERSON], "weights": [0.5, 0.5]}}
-    },
+    "TextGenHybrid-v0": {"kwargs": UNCONDITIONAL | {"scorer": _both(COMEDY, FIRST_PERSON)}},
+    "TextGenKeywordSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": _any_of("keyword", "love")}},
+    "TextGenTopicSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": FANTASY}},
+    "TextGenBalanceSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": FEMALE}},
+    "TextGenHybridSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": _both(FANTASY, FEMALE)}},
 }
 """Id -> arguments of `gymnasium.register` that differ from `DEFAULTS`: `"kwargs"`, the env's arguments that differ from
 its own defaults, and the entry points of ids with other classes. `kwargs` are JSON, so `env.spec.to_json()` works."""

@@ -273,8 +273,9 @@ def least_kl(means: Mapping[str, float], features: Features) -> float:
         return math.nan
     target, base = Distributional(means), torch.zeros_like(next(iter(features.values())), dtype=torch.float64)
     target.fit(features, base)
+    assert target.coefficients is not None
     log_weights = target.log_weights(features).double()
-    energy = sum(target.coefficients[name] * mean for name, mean in means.items())  # type: ignore[index]
+    energy = sum(target.coefficients[name] * mean for name, mean in means.items())
     return energy - (log_weights.logsumexp(0) - math.log(len(base))).item()
 
 

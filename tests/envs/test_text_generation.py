@@ -12,22 +12,21 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import textgym
-from tests.conftest import CHARACTERS, checksum, count_tokens
-from textgym.registration import IDS
+from tests.conftest import CHARACTERS, ENV_IDS, checksum, count_tokens
 
 
 def make(scorer=count_tokens, **kwargs):
     return gym.make("TextGen-v0", **{**CHARACTERS, "scorer": scorer, **kwargs})
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_gymnasium_checker(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gym.make(env_id).unwrapped)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_sb3_checker(env_id):
     from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
@@ -36,7 +35,7 @@ def test_sb3_checker(env_id):
         sb3_check_env(gym.make(env_id).unwrapped)
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 def test_spec_and_env_survive_json_and_pickle(env_id):
     env = gym.make(env_id, max_new_tokens=5)
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))

@@ -9,8 +9,7 @@ from gymnasium.wrappers.vector import NumpyToTorch, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import CHARACTERS, checksum, count_tokens
-from textgym.registration import IDS
+from tests.conftest import CHARACTERS, ENV_IDS, checksum, count_tokens
 from textgym.scorers import Scorer
 
 T, PAD = CHARACTERS["max_new_tokens"], 5
@@ -93,7 +92,7 @@ def test_single_and_vector_agree_step_by_step(data, scorer, mode):
     assert episode.max() == 4
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("env_id", ENV_IDS)
 @pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
 def test_every_id_runs_as_a_vector_env(env_id, mode):
     env = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, scorer=count_tokens)

@@ -80,9 +80,9 @@ def test_without_its_adapters_the_model_is_the_untrained_one_and_the_only_refere
             if ".lora_" in name:
                 p.normal_()
     episodes = made.sample_episodes(16)
-    expected = made.policy.log_probs_under(untrained, episodes.rows, episodes.actions)
+    expected = made.policy.scores_under(untrained, episodes.rows, episodes.actions)[0]
     with made.policy.adapters_off():
-        got = made.policy.log_probs_under(made.policy.model, episodes.rows, episodes.actions)
+        got = made.policy.scores_under(made.policy.model, episodes.rows, episodes.actions)[0]
     assert torch.equal(got, expected)
     with torch.no_grad():
         plain = plain_batch(made.policy, untrained, episodes.rows)[1]

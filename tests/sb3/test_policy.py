@@ -203,7 +203,7 @@ def test_chunks_change_no_value_and_no_gradient(without_gradient, monkeypatch):
         monkeypatch.setitem(LOGITS_PER_CHUNK, "cpu", chunk)
         made = give_values(policy(temperature=0.7, top_k=3))
         if without_gradient:
-            results.append([made.log_probs_under(made.model, rows, actions)])
+            results.append(made.scores_under(made.model, rows, actions))
         else:
             terms = torch.stack(made.evaluate_episodes(rows, actions))
             (terms.sum() / (actions != MDP.pad_id).sum()).backward()
@@ -513,7 +513,7 @@ def test_an_exhausted_memory_says_what_to_lower(monkeypatch):
     for message, call in {
         "n_envs": lambda: made.sample_episodes(16),
         "lower micro_batch_size": lambda: made.policy.evaluate_episodes(rows, actions),
-        "lower micro_batch_size$": lambda: made.policy.log_probs_under(made.policy.model, rows, actions),
+        "lower micro_batch_size$": lambda: made.policy.scores_under(made.policy.model, rows, actions),
         "lower batch_size": lambda: made.policy.evaluate_actions(rows, actions[:, 0]),
     }.items():
         with pytest.raises(torch.OutOfMemoryError, match=f"does not fit into memory; .*{message}"):

@@ -97,19 +97,21 @@ class Episodes:
 def cheapest_pieces(lengths: np.ndarray, size: int | None, cost: int) -> list[tuple[int, int]]:
     """Cut sorted lengths into slices [start, end) of at most `size` with the least sum of (n max(lengths) + cost).
 
-    By dynamic programming over the end of the last slice.
+    By dynamic programming over the end of the last slice. Where there is no bound, only cuts between different lengths
+    can gain anything.
     """
-    n = len(lengths)
-    best, cut = np.zeros(n + 1), np.zeros(n + 1, np.int64)
-    for end in range(1, n + 1):
+    ends = np.arange(len(lengths)) if size else np.flatnonzero(np.diff(lengths, append=-1))
+    places = np.concatenate([[0], ends + 1])  # where a slice may start or end
+    best, cut = np.zeros(len(places)), np.zeros(len(places), np.int64)
+    for end in range(1, len(places)):
         starts = np.arange(max(0, end - size) if size else 0, end)
-        costs = best[starts] + (end - starts) * lengths[end - 1] + cost
+        costs = best[starts] + (places[end] - places[starts]) * lengths[places[end] - 1] + cost
         cut[end] = starts[costs.argmin()]
         best[end] = costs.min()
-    slices = []
-    while n:
-        slices.append((int(cut[n]), n))
-        n = int(cut[n])
+    slices, end = [], len(places) - 1
+    while end:
+        slices.append((int(places[cut[end]]), int(places[end])))
+        end = int(cut[end])
     return slices[::-1]
 
 

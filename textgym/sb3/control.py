@@ -67,7 +67,7 @@ def quasi_rejection(
         pilot: proposals of the pilot sample at least; they are not accepted, but count in the estimates.
 
     Returns:
-        the accepted episodes, and what `measure` says of all proposals.
+        the accepted episodes, and what `measure` says of all proposals, with the fitted target as given.
 
     Raises:
         ValueError: no reference, several prompts, an unknown feature, no sample within the target's support, or a rate

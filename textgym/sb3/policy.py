@@ -326,10 +326,6 @@ class TokenPolicy(ActorCriticPolicy):
             _, (log_probs, _, log_normalizers) = self._score_episodes(model, rows, actions, truncate=False)
         return by_step(actions, self.mdp, log_probs, log_normalizers)  # type: ignore[return-value]
 
-    def log_probs_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """The log-probabilities of `scores_under`, (B, T) float32."""
-        return self.scores_under(model, rows, actions)[0]
-
     def _score_episodes(
         self, model: Any, rows: torch.Tensor, actions: torch.Tensor, **options: bool
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

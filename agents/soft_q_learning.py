@@ -1,0 +1,160 @@
+"""Soft Q-learning for language models: a model's logits, measured from the reference's, are its Q-values.
+
+With the logits l of the trained model and of the frozen reference a (masked, and divided by the temperature),
+
+    Q(s, x) = beta (l(s, x) - l_a(s, x))
+    V(s)    = beta log sum_x a(x | s) exp(Q(s, x) / beta) = beta (log sum_x exp l(s, x) - log sum_x exp l_a(s, x)),
+
+so a exp((Q - V) / beta) = softmax(l): the language model itself is the soft-optimal policy of its Q-values, and neither
+Q nor V needs a network. Both start at zero. They are trained by path consistency (Nachum et al. 2017, arXiv 1702.08892;
+for language models Guo et al. 2021, arXiv 2106.07704). Left out: one-step Bellman errors and all sub-paths, which
+measured worse, a target network, which whole paths do not need, and a replay buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from stable_baselines3.common.policies import BasePolicy
+
+from agents.policy_gradient import check_choice, check_positive
+from agents.returns import returns_to_go
+from textgym.language_models.forward import memory_advice
+from textgym.sb3 import Episodes, EpisodicAlgorithm, TokenPolicy
+from textgym.sb3.scoring import by_step
+
+Consistency = Literal["trajectory", "suffix"]
+
+
+class SoftQPolicy(TokenPolicy):
+    """A `TokenPolicy` that gives, in place of values, the log-normalizers of its logits; its value head is not used."""
+
+    def evaluate_episodes(
+        self, rows: torch.Tensor, actions: torch.Tensor, entropy_gradient: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-normalizers log sum_x exp l(s, x), log-probabilities and entropies of whole episodes.
+
+        Args:
+            rows: (B, P + T) int64 last observations.
+            actions: (B, T) int64 completions, padded.
+            entropy_gradient: False saves time where no entropy bonus is paid.
+
+        Returns:
+            each (B, T) float32, 0 at padding.
+        """
+        with self.autocast(), memory_advice("lower micro_batch_size"):
+            _, (log_probs, entropies, log_normalizers) = self._score_episodes(
+                self.model, rows, actions, entropy_gradient=entropy_gradient
+            )
+        return by_step(actions, self.mdp, log_normalizers, log_probs, entropies)  # type: ignore[return-value]
+
+
+class SoftQLearning(EpisodicAlgorithm):
+    """Path consistency: the value of a state is the soft return of every path from it to the end.
+
+        C_t = V(s_t) - sum_{u >= t} gamma^(u - t) (r_u - beta log(pi(x_u | s_u) / a(x_u | s_u)))
+
+    is 0 for all paths exactly where pi is the soft-optimal policy, without discount pi(x) proportional to
+    a(x) exp(r(x) / beta) over completions. The loss is C^2 / 2 and goes through V and log pi. It holds for paths from
+    any policy, so a rollout may be used for several epochs; and at the optimum every single gradient is zero.
+
+    Logged in each update, as means over real tokens: `train/consistency` (C^2 in squared reward), `train/value` (V of
+    the episode's first state, which tends to the best possible E[r] - beta KL(pi || a)) and `train/entropy`.
+
+    Example:
+        >>> from agents import SoftQLearning
+        >>> agent = SoftQLearning("TokenPolicy", "TextGen-v0", beta=0.05)  # doctest: +SKIP
+        >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
+
+    Args:
+        policy: `"TokenPolicy"`, here short for `SoftQPolicy`.
+        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
+        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
+        beta: weight of the KL to the reference, in reward per nat.
+        consistency: `"trajectory"` takes C_0 of each episode: the policy is learned, V of first states and Q up to a
+            constant in each state. `"suffix"` takes C_t of every step, which makes V and Q right wherever the policy
+            goes, but the policy loses some modes on the way.
+        batch_size: *episodes* in a minibatch; None takes the whole rollout.
+        n_epochs: passes over the rollout.
+        **kwargs: see `EpisodicAlgorithm`. An `ent_coef` moves the optimum; beta already pays for entropy.
+
+    Raises:
+        ValueError: beta, batch_size or n_epochs is not positive, an unknown consistency, top-k or top-p, or what
+            `EpisodicAlgorithm` raises.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TokenPolicy": SoftQPolicy}
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        *EpisodicAlgorithm.hyperparameters,
+        "beta",
+        "consistency",
+        "batch_size",
+        "n_epochs",
+    )
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Any = None,
+        *,
+        beta: float = 0.1,
+        consistency: Consistency = "trajectory",
+        batch_size: int | None = None,
+        n_epochs: int = 1,
+        **kwargs: Any,
+    ):
+        check_choice("consistency", consistency, Consistency)
+        check_positive(batch_size=batch_size, n_epochs=n_epochs)
+        if not beta > 0:
+            raise ValueError(f"beta is {beta}; it must be positive")
+        self.beta, self.consistency, self.batch_size, self.n_epochs = beta, consistency, batch_size, n_epochs
+        super().__init__(policy, env, model, **kwargs)
+
+    def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, SoftQPolicy):
+            raise ValueError(f"policy is {self.policy_class.__name__}; it must be 'TokenPolicy' or a SoftQPolicy")
+        for name in ("top_k", "top_p"):
+            if self.policy_kwargs.get(name) is not None:
+                raise ValueError(f"{name} is {self.policy_kwargs[name]}; a truncated policy is no softmax of Q-values")
+        super()._setup_model()
+
+    def train(self) -> None:
+        """Epochs of gradient steps on the rollout's episodes."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        buffer = self.rollout_buffer
+        buffer.episodes = self.with_returns(buffer.episodes)
+        for _ in range(self.n_epochs):
+            for batch in buffer.get(self.batch_size):
+                self.gradient_step(batch, self.loss, "sequence")
+
+    def with_returns(self, episodes: Episodes) -> Episodes:
+        """The episodes with `returns`: what `path_scores` of the optimal policy are, (E, T)."""
+        reference = self.path_scores(episodes.reference_log_normalizers, episodes.reference_log_probs)
+        return episodes.replace(returns=returns_to_go(episodes.rewards, self.gamma) + reference)
+
+    def path_scores(self, log_normalizers: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+        """What C_t takes from a model: beta (log sum_x exp l(s_t, x) + sum_{u >= t} gamma^(u - t) log pi(x_u | s_u)).
+
+        C_t is that of the policy, minus that of the reference, minus the return.
+
+        Args:
+            log_normalizers: (B, T)
+            log_probs: (B, T), 0 at padding.
+
+        Returns:
+            (B, T)
+        """
+        return self.beta * (log_normalizers + returns_to_go(log_probs, self.gamma))
+
+    def loss(
+        self, piece: Episodes, log_normalizers: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of each token, (B, T), and what is logged; by trajectory, all tokens of an episode have C_0's."""
+        errors = self.path_scores(log_normalizers, log_probs) - piece.returns  # (B, T) C_t
+        if self.consistency == "trajectory":
+            errors = errors[:, :1].expand_as(errors)
+        values = self.beta * (log_normalizers - piece.reference_log_normalizers)[:, :1].expand_as(errors)
+        return errors**2 / 2, {"consistency": errors**2, "value": values}

@@ -1,0 +1,105 @@
+"""The ids with constraints: their features by hand, on tiny and on SmolLM2, and tiny's base rates."""
+
+import json
+import math
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import textgym  # noqa: F401 (registers the ids)
+from tests.conftest import ENV_IDS, SMOLLM2
+from textgym.registration import IDS
+from textgym.scorers import make_scorer
+from textgym.testing import make_generations
+from textgym.tokenizers import make_tokenizer
+
+SMOLLM2_IDS = [env_id for env_id in IDS if env_id not in ENV_IDS]
+EXAMPLES = {
+    "TextGenKeyword-v0": {"A Horror film.": {"keyword": 1}, "Horrors.": {"keyword": 0}},
+    "TextGenTopic-v0": {"Funny!": {"topic": 1}, "It was fun.": {"topic": 0}},
+    "TextGenBalance-v0": {"I'm glad.": {"first_person": 1}, "It is mine.": {"first_person": 0}},
+    "TextGenHybrid-v0": {
+        "The jokes made me laugh.": {"topic": 1, "first_person": 1},
+        "The jokes are old.": {"topic": 1, "first_person": 0},
+        "Nothing.": {"topic": 0, "first_person": 0},
+    },
+    "TextGenKeywordSmolLM2-v0": {"All you need is love.": {"keyword": 1}, "a lovely glove": {"keyword": 0}},
+    "TextGenTopicSmolLM2-v0": {"An ancient spell": {"topic": 1}, "A spelling bee": {"topic": 0}},
+    "TextGenBalanceSmolLM2-v0": {"He saw her; she left.": {"female": 1}, "he and she": {"female": 0}},
+    "TextGenHybridSmolLM2-v0": {
+        "The queen lost her ring.": {"topic": 1, "female": 1},
+        "A ring": {"topic": 0, "female": 0},
+    },
+}
+"""Text -> its components; the reward is their mean."""
+
+TEXTS = [(env_id, text, components) for env_id, texts in EXAMPLES.items() for text, components in texts.items()]
+
+
+def test_every_constraint_has_an_example():
+    kinds = [
+        f"TextGen{kind}{model}-v0" for model in ("", "SmolLM2") for kind in ("Keyword", "Topic", "Balance", "Hybrid")
+    ]
+    assert list(EXAMPLES) == kinds and set(kinds) <= set(IDS) and set(SMOLLM2_IDS) == set(kinds[4:])
+
+
+@pytest.mark.parametrize(("env_id", "text", "components"), TEXTS)
+def test_features_by_hand(env_id, text, components):
+    scores = make_scorer(IDS[env_id]["kwargs"]["scorer"]).evaluate(make_generations([""], [text]))
+    assert {name: values.item() for name, values in scores.components.items()} == components
+    assert scores.rewards.item() == sum(components.values()) / len(components)
+
+
+@pytest.mark.parametrize("env_id", EXAMPLES)
+def test_the_spec_is_json(env_id):
+    written = gym.spec(env_id).to_json()
+    assert json.loads(written)["kwargs"] == IDS[env_id]["kwargs"]
+    assert gym.envs.registration.EnvSpec.from_json(written).kwargs == IDS[env_id]["kwargs"]
+
+
+def play(env, text):
+    """The observation of reset; reward and info at the end of the text."""
+    first, _ = env.reset(seed=0)
+    task = env.unwrapped.task
+    for token in [*task.tokenizer.encode(text), *task.mdp.eos_token_ids]:
+        _, reward, terminated, _, info = env.step(token)
+    assert terminated
+    return first, reward, info
+
+
+@pytest.mark.parametrize(("env_id", "text", "components"), [row for row in TEXTS if row[0] in ENV_IDS])
+def test_the_env_pays_and_reports_them(env_id, text, components):
+    env = gym.make(env_id)
+    first, reward, info = play(env, text)
+    mdp = env.unwrapped.mdp
+    assert first.tolist() == [mdp.bos_token_id] + 32 * [mdp.pad_id]  # no prompt
+    assert reward == sum(components.values()) / len(components)
+    assert info == {**components, "eos": True, "prompt_id": 0}
+
+
+@pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
+def test_the_ids_of_smollm2():
+    tokenizer = make_tokenizer("smollm2-q4")  # once, as it takes seconds to read
+    for env_id in SMOLLM2_IDS:
+        env = gym.make(env_id, tokenizer=tokenizer)
+        mdp = env.unwrapped.mdp
+        assert (mdp.vocab_size, mdp.max_prompt_tokens, mdp.max_new_tokens) == (49152, 1, 40)
+        for text, components in EXAMPLES[env_id].items():
+            first, reward, info = play(env, text)
+            assert first.tolist() == [mdp.bos_token_id] + 40 * [mdp.pad_id]
+            assert reward == sum(components.values()) / len(components)
+            assert info == {**components, "eos": True, "prompt_id": 0}
+        check_env(env.unwrapped)
+
+
+@pytest.mark.slow
+def test_base_rates_of_tiny_are_those_of_the_docs():
+    from textgym.sb3 import EpisodicAlgorithm
+
+    rates = {"Keyword": {"keyword": 0.021}, "Hybrid": {"topic": 0.081, "first_person": 0.180}}
+    for name, expected in rates.items():
+        agent = EpisodicAlgorithm("TokenPolicy", f"TextGen{name}-v0", "tiny", seed=7, device="cpu")
+        means = agent.sample_episodes(2048).components.mean(0).tolist()
+        for mean, (component, rate) in zip(means, expected.items(), strict=True):
+            assert mean == pytest.approx(rate, abs=5 * math.sqrt(rate * (1 - rate) / 2048)), component
