@@ -16,6 +16,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 import tyro
+from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
@@ -128,19 +129,21 @@ def measured(name: str, seed: int, agent: EpisodicAlgorithm, args: Args, referen
     return Row(name, seed, minutes, evaluation, least_kl(achieved, reference))
 
 
-def run(args: Args, divergence: DivergenceName, seed: int) -> tuple[list[Row], Features]:
-    """Train f-DPG, and REINFORCE to the same mean reward; with the reference's features."""
-    started, target = time.monotonic(), CONSTRAINTS[args.constraint][1]
+def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
+    """Rows of the reference, of f-DPG, and of REINFORCE trained to f-DPG's mean reward."""
     alpha = args.alpha if divergence == "alpha" else None
-    agent = DistributionMatching(**args.options(seed), target=target, divergence=divergence, alpha=alpha)
-    train(agent, args.total_timesteps)
+    options: dict[str, Any] = {"target": CONSTRAINTS[args.constraint][1], "divergence": divergence, "alpha": alpha}
+    agent = DistributionMatching(**args.options(seed), **options)
     reference = agent.features(agent.reference_episodes())
-    rows = [measured(divergence if alpha is None else f"alpha {alpha:g}", seed, agent, args, reference, started)]
+    rows = [measured("reference", seed, agent, args, reference, time.monotonic())]
+    started = time.monotonic()
+    train(agent, args.total_timesteps)
+    rows.append(measured(divergence if alpha is None else f"alpha {alpha:g}", seed, agent, args, reference, started))
     if args.reinforce:
         started, other = time.monotonic(), REINFORCE(**args.options(seed))
-        train(other, args.total_timesteps, StopAt(rows[0].evaluation.reward.mean))
+        train(other, args.total_timesteps, StopAt(rows[-1].evaluation.reward.mean))
         rows.append(measured("REINFORCE", seed, other, args, reference, started))
-    return rows, reference
+    return rows
 
 
 def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallback) -> None:
@@ -154,18 +157,16 @@ def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallba
         raise SystemExit(128 + stop.received)
 
 
-def show(args: Args, rows: list[Row], reference: Features) -> None:
+def show(args: Args, rows: list[Row]) -> None:
     """Print the table."""
     features = tuple(rows[0].evaluation.components)
     table = Table(title=f"{args.constraint}: {json.dumps(CONSTRAINTS[args.constraint][1])}")
-    for column in ("agent", "seed", *(f"{n} %" for n in features), "KL(pi‖a)", "least KL"):
-        table.add_column(column)
-    for column in ("distinct-2", "self-BLEU", "length", "minutes"):
-        table.add_column(column)
-    table.add_row("reference", "", *(f"{100 * reference[n].mean().item():.1f}" for n in features), "0", "0")
+    numbers = "KL(pi‖a)", "least KL", "distinct-2", "self-BLEU", "length", "minutes"
+    for column in ("agent", "seed", *(f"{n} %" for n in features), *numbers):
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*row.cells(features))
-    console.print(table)
+    Console(width=max(console.width, 132)).print(table)
 
 
 def main(args: Args) -> None:
@@ -175,9 +176,8 @@ def main(args: Args) -> None:
     rows: list[Row] = []
     for divergence in args.divergences:
         for seed in range(args.seeds):
-            done, reference = run(args, divergence, seed)
-            rows += done
-            show(args, rows, reference)
+            rows += run(args, divergence, seed)
+            show(args, rows)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{args.constraint}{'-smollm2' if args.smollm2 else ''}.json"
     numbers = [asdict(row) | {"evaluation": row.evaluation.to_json()} for row in rows]

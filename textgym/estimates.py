@@ -66,7 +66,7 @@ class Partition:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything, for a checkpoint."""
-        return {name: torch.from_numpy(getattr(self, name)) for name in ("counts", "log_sums", "log_squares")}
+        return {name: torch.tensor(getattr(self, name)) for name in ("counts", "log_sums", "log_squares")}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `tensors`.

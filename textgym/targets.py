@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from textgym.moment_matching import newton
+
 Features = Mapping[str, torch.Tensor]
 
 
@@ -267,66 +269,14 @@ def least_kl(means: Mapping[str, float], features: Features) -> float:
         features: (n,) each, of samples of the reference.
 
     Returns:
-        NaN where a mean lies at the end of the sample's range or beyond.
+        NaN where no distribution that keeps all of the samples has these means.
     """
-    if not all(bool(features[name].min() < mean < features[name].max()) for name, mean in means.items()):
-        return math.nan
     target, base = Distributional(means), torch.zeros_like(next(iter(features.values())), dtype=torch.float64)
-    target.fit(features, base)
+    try:
+        target.fit(features, base)
+    except ValueError:
+        return math.nan
     assert target.coefficients is not None
     log_weights = target.log_weights(features).double()
     energy = sum(target.coefficients[name] * mean for name, mean in means.items())
     return energy - (log_weights.logsumexp(0) - math.log(len(base))).item()
-
-
-def newton(
-    phi: torch.Tensor, log_base: torch.Tensor, groups: torch.Tensor | None, steps: int = 200
-) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """The argmin over lambda of the mean over groups of log Z_g(lambda), by damped Newton steps.
-
-    Args:
-        phi: (n, F) features minus their wanted means, float64, scaled to the order of 1.
-        log_base: (n,) log-weights of the sample.
-        groups: (n,) integers, or None for one group.
-        steps: at most this many.
-
-    Returns:
-        lambda, (F,); E_p phi under it, (F,), which is the gradient; and whether this is a minimum. It is none where the
-        means are out of reach, nor where they are only reached as lambda goes to infinity.
-    """
-    groups = torch.zeros_like(log_base) if groups is None else groups
-    _, group = groups.unique(return_inverse=True)
-    coefficients = phi.new_zeros(phi.shape[1])
-    value, gradient, hessian = moments(coefficients, phi, log_base, group)
-    for _ in range(steps):
-        direction = torch.linalg.pinv(hessian, rtol=1e-13, hermitian=True) @ gradient
-        if gradient.abs().max() <= 1e-12:
-            break
-        size = 1.0
-        while size > 1e-10:  # halve until the objective falls, as a convex function does along this direction
-            tried = coefficients - size * direction
-            new_value, *rest = moments(tried, phi, log_base, group)
-            if new_value <= value + 1e-15 * (1 + value.abs()):  # what float64 cannot tell from a fall
-                break
-            size /= 2
-        else:
-            break  # as near as float64 gets
-        coefficients, value, (gradient, hessian) = tried, new_value, rest
-    # towards a minimum at infinity the gradient vanishes as well, but Newton's steps keep their size
-    found = gradient.abs().max() <= 1e-9 and (phi @ direction).abs().max() <= 1e-3
-    return coefficients, gradient, bool(found)
-
-
-def moments(
-    coefficients: torch.Tensor, phi: torch.Tensor, log_base: torch.Tensor, group: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The objective of `newton`, its gradient E_p phi, (F,), and its Hessian Cov_p(phi), (F, F)."""
-    number = int(group.max()) + 1
-    logits = log_base + phi @ coefficients  # (n,)
-    highest = logits.new_full((number,), -math.inf).scatter_reduce(0, group, logits, "amax")
-    masses = (logits - highest[group]).exp()
-    totals = masses.new_zeros(number).index_add(0, group, masses)  # (G,)
-    p = masses / totals[group]
-    means = phi.new_zeros(number, phi.shape[1]).index_add(0, group, p[:, None] * phi)  # (G, F)
-    centred = phi - means[group]
-    return (totals.log() + highest).mean(), means.mean(0), (p[:, None] * centred).T @ centred / number

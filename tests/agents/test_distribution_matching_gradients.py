@@ -85,7 +85,11 @@ def test_small_groups_of_the_mixture_bring_no_bias():
 
 
 def test_the_step_is_the_gradient():
-    kwargs = {"learning_rate": 1.0, "max_grad_norm": float("inf"), "policy_kwargs": {"optimizer_class": torch.optim.SGD}}
+    kwargs = {
+        "learning_rate": 1.0,
+        "max_grad_norm": float("inf"),
+        "policy_kwargs": {"optimizer_class": torch.optim.SGD},
+    }
     agent, exact = prepared(**kwargs)
     (gradient,) = stochastic_gradients(agent, *rollout(agent), batches=1)
     before = agent.policy.model.table.detach().clone()

@@ -45,11 +45,12 @@ def has11(completion_ids):
     return [float(list(ids).count(1) >= 2) for ids in completion_ids]
 
 
-def toy(n, k=3, length=3, **kwargs):
-    """The toy with features to make targets of; the reward is the number of tokens 1."""
-    scorer = WeightedSum([{"name": "token_counts", "weights": {"1": 1.0}}, has1, has2, has11], [1, 0, 0, 0])
-    sizes = {"num_tokens": k, "max_new_tokens": length}
-    return gym.make_vec("TextGenToy-v0", num_envs=n, autoreset_mode="Disabled", scorer=scorer, **sizes, **kwargs)
+def toy(n, k=3, length=3, features=(has1, has2, has11)):
+    """The toy with its default reward, and with features to make targets of."""
+    weights = {token: weight for token, weight in {"1": 1.0, "3": -0.5}.items() if int(token) < k}
+    parts = [{"name": "token_counts", "weights": weights}, *features]
+    task = {"num_tokens": k, "max_new_tokens": length, "scorer": WeightedSum(parts, [1] + [0] * len(features))}
+    return gym.make_vec("TextGenToy-v0", num_envs=n, autoreset_mode="Disabled", **task)
 
 
 def matching(n=64, target="rlhf", divergence=("jensen_shannon", None), env=None, **kwargs):

@@ -1,0 +1,336 @@
+"""f-DPG as an algorithm: Z of each prompt, checkpoints, its report, what it logs and what it refuses."""
+
+import itertools
+import math
+
+import gymnasium as gym
+import pytest
+import torch
+
+from agents import REINFORCE, DistributionMatching
+from tests.agents.conftest import agent as small_agent
+from tests.agents.toy_matching import Exact, has1, has11, matching, perturb, rollout, toy
+from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
+from tests.sb3.test_checkpoints import parameters, updates
+from textgym.exact import gradient
+from textgym.targets import Pointwise
+
+SHORT = {**CHARACTERS, "max_new_tokens": 3}
+LETTERS = "abcd"
+EOS = 4
+
+
+def two_as(completions):
+    return [float(text.count("a") == 2) for text in completions]
+
+
+def never_after_cad(prompts, completions):
+    return [float(p != "cad" and "a" in c) for p, c in zip(prompts, completions, strict=True)]
+
+
+def never(completions):
+    return [0.0 for _ in completions]
+
+
+def conditional(n=8, env=SHORT, scorer=two_as, k=4, **kwargs):
+    """An agent on several prompts."""
+    kwargs = {"target": {"name": "pointwise"}, "initial_episodes": 64, **kwargs}
+    return small_agent(DistributionMatching, n=n, env=env, scorer=scorer, k=k, **kwargs)
+
+
+def exact_z(prompt, model, satisfied):
+    """The model's probability that a completion of a prompt is satisfied, by a loop over all completions."""
+    context = [LETTERS.index(letter) for letter in prompt] or [EOS]
+
+    def probability(tokens):
+        logits = model(torch.tensor([context + tokens])).logits[0, len(context) - 1 : -1]
+        return logits.double().softmax(-1)[range(len(tokens)), tokens].prod().item()
+
+    ended = [[*tokens, EOS] for length in range(3) for tokens in itertools.product(range(4), repeat=length)]
+    full = [list(tokens) for tokens in itertools.product(range(4), repeat=3)]
+    texts = ["".join(LETTERS[i] for i in tokens if i != EOS) for tokens in ended + full]
+    kept = satisfied(texts)
+    return sum(probability(tokens) for tokens, keep in zip(ended + full, kept, strict=True) if keep)
+
+
+def run(agent, n):
+    agent.learn(10**9, callback=updates(n), reset_num_timesteps=False)
+
+
+# Z and the target
+
+
+@torch.no_grad()
+def test_every_prompt_has_its_own_z():
+    agent = conditional(n=64, initial_episodes=4000)
+    rollout(agent)
+    exact = torch.tensor([exact_z(prompt, small_llama(), two_as) for prompt in CHARACTERS["prompts"]])
+    assert exact.max() / exact.min() > 1.5
+    errors = agent.partition.standard_errors  # relative
+    assert errors.max() < 0.2
+    assert ((agent.partition.log_z.exp() / exact - 1).abs() < 4 * errors).all()
+
+
+@pytest.mark.parametrize(("n", "k", "wanted"), [(2, 2, 10), (8, 4, 10), (64, 4, 200)])
+def test_all_prompts_get_the_same_number_of_samples(n, k, wanted):
+    agent = conditional(n=n, k=k, env={**SHORT, "prompts": ["", "a", "b", "ab", "cad"]}, initial_episodes=wanted)
+    agent._start()
+    assert agent.partition.counts.tolist() == [wanted // 5] * 5
+
+
+def test_a_prompt_waits_until_its_z_is_known():
+    agent = conditional(n=32, scorer=never_after_cad)
+    episodes, sample = rollout(agent)
+    assert torch.isneginf(agent.partition.log_z).tolist() == [False, False, False, True]
+    waiting = sample.prompts == 3
+    assert 0 < waiting.sum() < 32
+    for baseline in ("none", "leave_one_out", "value"):
+        agent.baseline = baseline
+        trained = agent.with_advantages(episodes.replace(values=episodes.mask.float()), sample)
+        assert not trained.advantages[waiting].any() and not trained.returns[waiting].any()
+        assert trained.advantages[~waiting].any()
+    run(agent, 2)
+    assert agent._n_updates == 2 and torch.isneginf(agent.partition.log_z)[3]
+    assert all(math.isfinite(estimate.value) for estimate in agent.report(32).values())
+
+
+def test_no_step_is_taken_while_nothing_is_known():
+    agent = conditional(n=32, scorer=never_after_cad, initial_episodes=1000)
+    agent._start()
+    agent.partition.log_sums[:] = -math.inf
+    rollout(agent)
+    agent.partition.log_sums[:] = -math.inf
+    before = parameters(agent)
+    agent.train()
+    assert agent._n_updates == 0 and all(torch.equal(before[n], p) for n, p in parameters(agent).items())
+
+
+def test_other_envs_than_vector_envs():
+    env = gym.make("TextGenToy-v0", num_tokens=2, max_new_tokens=2, scorer=has1)
+    agent = DistributionMatching(
+        "TokenPolicy", env, target={"name": "pointwise"}, proposal="on_policy", baseline="none", initial_episodes=30
+    )
+    run(agent, 1)
+    assert agent.partition.counts.tolist() == [31] and agent.features(agent.sample_episodes(1)).keys() == {
+        "has1",
+        "reward",
+    }
+
+
+def test_the_default_target_is_rlhf():
+    agent = DistributionMatching("TokenPolicy", toy(4))
+    assert agent.target.spec == {"name": "rlhf", "beta": 0.1, "feature": "reward"}
+
+
+# Proposals
+
+
+def test_the_adaptive_proposal_keeps_the_policy_nearest_to_the_target():
+    agent = matching(256, proposal="adaptive", learning_rate=0.05, initial_episodes=2048)
+    for _ in range(6):
+        table = agent.policy.model.table.detach().clone()
+        proposal = agent._proposal.model.table.clone()
+        run(agent, 1)
+        better = agent.logger.all["target/kl_p_pi"][-1] < agent.logger.all["target/kl_p_q"][-1]
+        assert torch.equal(agent._proposal.model.table, table if better else proposal)
+    assert not torch.equal(agent._proposal.model.table, agent.reference.model.table)
+
+
+def test_the_mixture_needs_two_of_each_kind_of_every_prompt():
+    for k, n in ((2, 8), (3, 12)):
+        with pytest.raises(ValueError, match="even num_generations of at least 4"):
+            run(conditional(n=n, k=k), 1)
+    run(conditional(n=8, k=2, proposal="on_policy"), 1)
+    run(conditional(n=8, k=1, baseline="none"), 1)
+
+
+def test_reverse_kl_to_rlhf_is_the_policy_gradient_with_a_kl_penalty():
+    beta = 0.5
+    agent = matching(64, {"name": "rlhf", "beta": beta}, ("reverse_kl", None), proposal="on_policy", cap=None)
+    exact = perturb(agent)
+    episodes, sample = rollout(agent)
+    penalised = small_agent(REINFORCE, n=4, kl_coef=beta)
+    theirs = penalised.with_advantages(episodes, penalised.rewards(episodes)).advantages
+    torch.testing.assert_close(beta * agent.with_advantages(episodes, sample).advantages, theirs, atol=1e-5, rtol=0)
+
+    logits = agent.policy.model.table.detach().double().requires_grad_()
+    reference = agent.reference.model.table
+    objective = exact.tree.expectation(logits, exact.features["reward"]) - beta * exact.tree.kl(logits, reference)
+    ascent = torch.autograd.grad(objective, logits)[0]
+    torch.testing.assert_close(
+        ascent, -beta * gradient(exact.tree, agent.f_divergence, logits, exact.log_p), atol=1e-10, rtol=0
+    )
+
+
+# What is reported
+
+
+@pytest.mark.parametrize("target", ["rlhf", "dense"])
+def test_the_report_is_near_the_exact_numbers(target):
+    agent = matching(4096, target, cap=0.6, initial_episodes=4096)
+    perturb(agent)
+    report, exact = agent.report(4096), Exact(agent)
+    pi, log_t = exact.log_pi.exp(), exact.log_pi - exact.log_p
+    rewards = torch.nn.functional.softplus(-log_t) - math.log(2)
+    wanted = {
+        "kl_p_pi": exact.distance("forward_kl"),
+        "kl_pi_p": exact.distance("reverse_kl") if target == "rlhf" else math.inf,
+        "tv": exact.distance(),
+        "js": exact.distance("jensen_shannon") / 2,
+        "mass_outside": pi[torch.isneginf(exact.log_p)].sum().item(),
+        "kl_to_reference": exact.tree.kl(agent.policy.model.table.detach(), agent.reference.model.table).item(),
+        "log_z": exact.log_z.item(),
+        "length": (pi @ exact.tree.lengths.double()).item(),
+        "entropy": (-(pi @ exact.log_pi) / (pi @ exact.tree.lengths.double())).item(),
+        "cap_rate": pi[rewards.abs() > 0.6].sum().item(),
+        **{name: (pi @ values).item() for name, values in exact.features.items()},
+    }
+    for name, value in wanted.items():
+        estimate = report.pop(name)
+        if name in ("log_z", "kl_pi_p", "mass_outside") and value in (exact.log_z.item(), math.inf, 0.0):
+            assert estimate.value == pytest.approx(value, abs=1e-12)  # known or infinite, without any error
+        else:
+            assert 0 < estimate.standard_error < 0.1, name
+            assert abs(estimate.value - value) < 5 * estimate.standard_error, name
+    assert 0 < report["effective_sample_size"].value < 4096
+    assert report["distinct_1"].value < report["distinct_2"].value < report["distinct_3"].value <= 1
+    assert 0 < report["self_bleu"].value <= 1
+    assert report.keys() == {"kl_p_q", "effective_sample_size", "distinct_1", "distinct_2", "distinct_3", "self_bleu"}
+
+
+def test_a_report_before_training_shows_the_reference():
+    report = matching(256, "dense", initial_episodes=1024).report(256)
+    assert report["kl_to_reference"].value == pytest.approx(0, abs=1e-6)
+    satisfied = report["has1"]  # p = a b / Z, so TV = 1 - Z and KL(p || a) = -log Z
+    assert abs(report["tv"].value - (1 - math.exp(report["log_z"].value))) < 5 * satisfied.standard_error
+    assert report["kl_p_pi"].value == pytest.approx(-report["log_z"].value, abs=1e-6)
+    assert report["mass_outside"].value == pytest.approx(1 - satisfied.value, abs=1e-9)
+
+
+def test_what_is_logged():
+    agent = matching(64, "dense", baseline="value")
+    run(agent, 2)
+    logged = agent.logger.all
+    scorer = {"token_counts", "has1", "has2", "has11", "reward", "length", "kl_to_reference"}
+    estimates = {"kl_p_pi", "kl_p_q", "mass_outside", "tv", "js", "log_z"}
+    names = {f"rollout/{name}" for name in scorer} | {f"target/{name}" for name in estimates}
+    assert {*names, *(f"{name}_se" for name in names), "target/kl_pi_p", "target/effective_sample_size"} <= set(logged)
+    assert {f"train/{n}" for n in ("cap_rate", "loss", "grad_norm", "value_loss", "log_prob_mismatch")} <= set(logged)
+    assert max(logged["train/log_prob_mismatch"]) < 1e-5
+
+
+@pytest.mark.parametrize("cap", [0.5, 2.0, None])
+def test_capped_weights_are_counted(cap):
+    agent = matching(512, divergence=("forward_kl", None), baseline="none", cap=cap)
+    perturb(agent)
+    episodes, sample = rollout(agent)
+    log_p = sample.log_p - agent.partition.log_z[0]
+    weighted = log_p.sub(sample.log_q).exp() - sample.log_pi.sub(sample.log_q).exp()  # (pi / q)(p / pi - 1)
+    advantages = agent.with_advantages(episodes, sample).advantages[:, 0]
+    torch.testing.assert_close(advantages, weighted.clamp(-(cap or 1e9), cap or 1e9).float(), atol=1e-5, rtol=1e-5)
+    if cap is None:
+        assert "train/cap_rate" not in agent.logger.all
+    else:
+        capped = (weighted.abs() > cap).double().mean().item()
+        assert capped > 0 and agent.logger.all["train/cap_rate"][-1] == capped
+
+
+# Checkpoints
+
+
+def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path):
+    kwargs = {"proposal": "adaptive", "learning_rate": 0.05, "initial_episodes": 512}
+    straight = matching(32, "distributional", **kwargs)
+    run(straight, 3)
+    straight.save(tmp_path / "three")
+    run(straight, 2)
+    resumed = DistributionMatching.load(tmp_path / "three", toy(32), device="cpu")
+    assert resumed.target.spec == straight.target.spec and resumed.target.coefficients is not None
+    assert resumed.partition.counts.tolist() == [512 + 3 * 32]
+    torch.rand(5)
+    run(resumed, 2)
+    for (name, a), b in zip(parameters(straight).items(), parameters(resumed).values(), strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(straight._proposal.model.table, resumed._proposal.model.table)
+    assert not torch.equal(straight._proposal.model.table, straight.policy.model.table)
+    for name, tensor in straight.partition.tensors().items():
+        assert torch.equal(tensor, resumed.partition.tensors()[name]), name
+
+
+def test_a_proposal_with_tied_weights_is_saved(tmp_path):
+    kwargs = {"proposal": "adaptive", "target": {"name": "rlhf", "beta": 1.0}}
+    agent = conditional(model=small_gpt2(), scorer=count_tokens, **kwargs)
+    run(agent, 1)
+    agent.save(tmp_path / "one")
+    env = gym.make_vec(
+        "TextGen-v0", num_envs=8, num_generations=4, autoreset_mode="Disabled", scorer=count_tokens, **SHORT
+    )
+    loaded = DistributionMatching.load(tmp_path / "one", env, device="cpu")
+    for name, tensor in agent._proposal.model.state_dict().items():
+        assert torch.equal(tensor, loaded._proposal.model.state_dict()[name]), name
+
+
+def test_z_belongs_to_its_prompts(tmp_path):
+    agent = conditional()
+    run(agent, 1)
+    agent.save(tmp_path / "one")
+    with pytest.raises(ValueError, match="4 prompts, the env has 2"):
+        other = {**SHORT, "prompts": ["a", "b"], "scorer": two_as}
+        DistributionMatching.load(tmp_path / "one", gym.make("TextGen-v0", **other), proposal="on_policy")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": {"name": "pointwise"}, "divergence": ("reverse_kl", None)}, "infinite where the target is 0"),
+        (
+            {"target": {"name": "pointwise"}, "divergence": ("chi2_reverse", None)},
+            "or give the pointwise target a floor",
+        ),
+        ({"target": {"name": "pointwise"}, "divergence": ("alpha", 1.0)}, "'alpha' is infinite where the target is 0"),
+        ({"divergence": ("alpha", 1.5)}, r"alpha in \[0, 1\], not 1.5"),
+        ({"divergence": ("alpha", None)}, r"alpha in \[0, 1\], not None"),
+        ({"divergence": ("forward_kl", 0.5)}, "belongs to the divergence 'alpha'"),
+        ({"divergence": ("kl", None)}, "accepted are .*forward_kl"),
+        ({"target": {"name": "rlhf", "beta": 0.0}}, "beta is 0.0; it must be positive"),
+        ({"target": {"name": "pointwise", "feature": "has9"}}, "'has9'; the env reports .*'reward'.*'has1'"),
+        ({"n": 5}, "n_envs=5 is odd"),
+        ({"cap": 0.0}, "cap is 0.0; it must be positive"),
+        ({"initial_episodes": 0}, "initial_episodes is 0"),
+        ({"baseline": "mean"}, "baseline is 'mean'; accepted are .*leave_one_out"),
+        ({"proposal": "off_policy"}, "proposal is 'off_policy'; accepted are .*mixture"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        matching(**{"n": 4, **arguments})
+
+
+def test_a_floor_makes_reverse_kl_finite():
+    agent = matching(64, Pointwise("has1", floor=0.01), ("reverse_kl", None))
+    run(agent, 1)
+    assert math.isfinite(agent.logger.all["target/kl_pi_p"][0]) and agent._n_updates == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"name": "distributional", "means": {"has1": 1.0}}, "mean 1 of 'has1' does not lie strictly within 0..1"),
+        ({"name": "distributional", "means": {"never": 0.5}}, "'never' is 0 in all 256 samples"),
+        ({"name": "distributional", "means": {"has1": 0.1, "has11": 0.3}}, "no distribution .* together"),
+        ({"name": "distributional", "means": {"has11": 0.999}}, "effective samples of 256"),
+        ({"name": "pointwise", "feature": "never"}, "none of 256 samples of the reference satisfies"),
+    ],
+)
+def test_targets_that_the_samples_refute(target, message):
+    agent = matching(64, target, env=toy(64, features=(has1, has11, never)), initial_episodes=256)
+    with pytest.raises(ValueError, match=message):
+        run(agent, 1)
+
+
+def test_prompts_without_end_are_refused():
+    with pytest.raises(ValueError, match="finite, not a sampler"):
+        conditional(env={**SHORT, "prompts": lambda rng: LETTERS[rng.integers(4)]})
