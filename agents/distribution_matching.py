@@ -208,8 +208,7 @@ class DistributionMatching(EpisodicAlgorithm):
                 self.logger.record(f"{where}/{name}_se", estimate.standard_error)
 
     def _estimates(self, sample: Weighted) -> dict[str, Estimate]:
-        device = sample.log_pi.device
-        return estimates(sample, self.partition.log_z.to(device), self.partition.standard_errors.to(device))
+        return estimates(sample.cpu(), self.partition.log_z, self.partition.standard_errors)
 
     def train(self) -> None:
         """One gradient step on the rollout."""

@@ -119,15 +119,17 @@ class Adaptive(Proposal):
     def update(self, estimates: dict[str, Estimate]) -> None:
         """Replace q where the policy is nearer to the target."""
         if estimates["kl_p_pi"].value < estimates["kl_p_q"].value:
-            self.load(self.policy.model.state_dict())
+            self.load(dict(self.policy.model.named_parameters()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The copy's weights."""
-        return self.model.state_dict()
+        """The copy's weights, tied ones once."""
+        return dict(self.model.named_parameters())
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         """Replace the copy's weights."""
-        self.model.load_state_dict(tensors)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[name])
         self.player = ModelPlayer(self.policy, self.model)  # what was decoded with the old weights is dropped
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import PPO, REINFORCE
+from agents import PPO, REINFORCE, DistributionMatching, SoftQLearning
 from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
+from textgym.exact import TokenTree
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.forward import logits_of, state_hidden
 from textgym.scorers import LogProb
@@ -89,3 +90,34 @@ def test_a_token_scorer_on_the_device():
         env.reset(options={"prompts": ["ab", "c"]})
         rewards.append([env.step(torch.tensor([1, 2]).numpy())[1].tolist() for _ in range(3)])
     assert torch.tensor(rewards[0]).allclose(torch.tensor(rewards[1]), atol=1e-4)
+
+
+def test_f_dpg_and_soft_q_learning_find_the_exact_optimum_of_the_toy():
+    """The RLHF target with beta is the soft-optimal policy, so both have the same answer."""
+    for cls, kwargs in (
+        (DistributionMatching, {"target": {"name": "rlhf", "beta": 0.5}}),
+        (SoftQLearning, {"beta": 0.5}),
+    ):
+        env = gym.make_vec("TextGenToy-v0", num_envs=256, num_generations=256, autoreset_mode="Disabled")
+        made = cls("TokenPolicy", env, learning_rate=lambda p: 0.1 * p, seed=0, device="cuda", **kwargs)
+        made.learn(150_000)
+        tree = TokenTree.of(env)
+        log_p = (tree.log_probs(env.unwrapped.reference_logits) + tree.scores(env)["reward"] / 0.5).log_softmax(0)
+        log_pi = tree.log_probs(made.policy.model.table.detach().cpu())
+        assert (log_pi.exp() - log_p.exp()).abs().sum() / 2 <= 0.02
+
+
+@pytest.mark.parametrize("proposal", ["on_policy", "mixture", "adaptive"])
+@pytest.mark.parametrize("kwargs", [{}, {"lora": {"r": 4}, "dtype": "bfloat16"}])
+def test_f_dpg_trains(proposal, kwargs, tmp_path):
+    env = gym.make_vec(
+        "TextGen-v0", num_envs=16, num_generations=4, autoreset_mode="Disabled", **CHARACTERS, scorer=count_tokens
+    )
+    made = DistributionMatching(
+        "TokenPolicy", env, small_llama(), proposal=proposal, initial_episodes=64, seed=0, device="cuda", **kwargs
+    )
+    made.learn(1_000)
+    made.save(tmp_path / "m")
+    loaded = DistributionMatching.load(tmp_path / "m", env, device="cuda")
+    loaded.learn(500, reset_num_timesteps=False)
+    assert loaded.num_timesteps > made.num_timesteps

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +104,12 @@ class Weighted:
     def log_p(self) -> torch.Tensor:
         """Of the target, not normalised: log P, (n,)."""
         return self.log_a + self.log_weights
+
+    def cpu(self) -> Weighted:
+        """The same on the CPU, where many small steps are fastest."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "features"}
+        features = {name: values.cpu() for name, values in self.features.items()}
+        return Weighted(**{name: tensor.cpu() for name, tensor in tensors.items()}, features=features)
 
 
 def estimates(
