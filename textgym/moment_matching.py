@@ -34,7 +34,7 @@ def newton(
         while size > 1e-10:  # halve until the objective falls, as a convex function does along this direction
             tried = coefficients - size * direction
             new_value, *rest = moments(tried, phi, log_base, group)
-            if new_value <= value + 1e-15 * (1 + value.abs()):  # what float64 cannot tell from a fall
+            if new_value <= value + 1e-12 * (1 + value.abs()):  # what the sums of float64 cannot tell from a fall
                 break
             size /= 2
         else:

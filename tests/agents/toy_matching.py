@@ -56,7 +56,7 @@ def toy(n, k=3, length=3, features=(has1, has2, has11)):
 def matching(n=64, target="rlhf", divergence=("jensen_shannon", None), env=None, **kwargs):
     """An agent on the toy, whose log keeps every value."""
     name, alpha = divergence
-    kwargs = {"seed": 0, "device": "cpu", "target": TARGETS.get(target, target), **kwargs}
+    kwargs = {"seed": 0, "device": "cpu", "target": TARGETS[target] if isinstance(target, str) else target, **kwargs}
     agent = DistributionMatching("TokenPolicy", env or toy(n), divergence=name, alpha=alpha, **kwargs)
     agent.set_logger(Log())
     return agent

@@ -341,8 +341,8 @@ def check_vocabulary(tokenizer: Tokenizer, model: str) -> None:
     theirs = from_pretrained(load_tokenizer(model)).backend.get_vocab()
     if theirs != tokenizer.backend.get_vocab():
         raise ValueError(
-            f"the env's tokenizer ({tokenizer.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} tokens); "
-            f"make the env with tokenizer={model!r}, or pass a loaded model that fits"
+            f"the env's tokenizer ({tokenizer.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} "
+            f"tokens); make the env with tokenizer={model!r}, or pass a loaded model that fits"
         )
 
 
