@@ -337,3 +337,13 @@ def test_the_least_kl_of_wanted_means():
     assert least_kl(wanted, features) == pytest.approx((log_p.exp() @ log_p).item() + math.log(500), abs=1e-9)
     assert math.isnan(least_kl({"a": 1.0}, features)) and math.isnan(least_kl({"b": 3.0, "a": -1.0}, features))
     assert least_kl({"b": features["b"].mean().item()}, features) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_rounding_of_a_large_sample_does_not_hide_the_minimum():
+    """A case where the objective, a sum over 2048, rises by its rounding in the last Newton step."""
+    x = torch.zeros(2048, dtype=torch.float64)
+    x[:37] = 1
+    target = Distributional({"x": 48 / 2048})
+    target.fit({"x": x}, torch.zeros_like(x))
+    odds = (48 / 2000) / (37 / 2011)
+    assert target.coefficients["x"] == pytest.approx(math.log(odds), abs=1e-10)
