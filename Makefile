@@ -37,6 +37,10 @@ gpu: $(STAMP)
 	$(BIN)/python scripts/evaluate.py --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
 		--device cuda --json runs/smollm2-cuda/before.json
 	$(BIN)/python scripts/evaluate.py --model runs/smollm2-cuda/checkpoint --device cuda --json runs/smollm2-cuda/after.json
+	for constraint in keyword topic balance hybrid; do \
+		$(BIN)/python scripts/constraints.py $$constraint --smollm2 --n-envs 256 --learning-rate 2e-5 \
+			--total-timesteps 2000000 $(BF16) --out runs/constraints-cuda; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/ruff format .

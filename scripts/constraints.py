@@ -29,17 +29,19 @@ from textgym.sb3 import EpisodicAlgorithm
 from textgym.targets import Features, least_kl
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
-TOPIC = {"name": "pointwise", "feature": "topic"}
-CONSTRAINTS: dict[ConstraintName, tuple[str, dict[str, Any]]] = {
-    "keyword": ("Keyword", {"name": "pointwise", "feature": "keyword"}),
-    "topic": ("Topic", TOPIC),
-    "balance": ("Balance", {"name": "distributional", "means": {"first_person": 0.5}}),
-    "hybrid": (
-        "Hybrid",
-        {"name": "product", "targets": [TOPIC, {"name": "distributional", "means": {"first_person": 0.5}}]},
-    ),
-}
-"""Name -> what the env id is called, and the target."""
+
+
+def constraint_target(constraint: ConstraintName, smollm2: bool) -> dict[str, Any]:
+    """The target of a constraint, as in `docs/constraints.md`."""
+    topic = {"name": "pointwise", "feature": "topic"}
+    balance = {"name": "distributional", "means": {"female" if smollm2 else "first_person": 0.5}}
+    targets: dict[ConstraintName, dict[str, Any]] = {
+        "keyword": {"name": "pointwise", "feature": "keyword"},
+        "topic": topic,
+        "balance": balance,
+        "hybrid": {"name": "product", "targets": [topic, balance]},
+    }
+    return targets[constraint]
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Args:
     """At the beginning; it falls linearly to 0."""
     n_envs: int = 128
     """Episodes in an update."""
+    initial_episodes: int = 2048
+    """Of the reference, to begin with."""
     smollm2: bool = False
     """SmolLM2-135M in place of the embedded model."""
     reinforce: bool = True
@@ -74,7 +78,7 @@ class Args:
     def options(self, seed: int) -> dict[str, Any]:
         """What both agents are made with."""
         env = gym.make_vec(
-            f"TextGen{CONSTRAINTS[self.constraint][0]}{'SmolLM2' if self.smollm2 else ''}-v0",
+            f"TextGen{self.constraint.capitalize()}{'SmolLM2' if self.smollm2 else ''}-v0",
             num_envs=self.n_envs,
             num_generations=self.n_envs,
             autoreset_mode="Disabled",
@@ -132,8 +136,9 @@ def measured(name: str, seed: int, agent: EpisodicAlgorithm, args: Args, referen
 def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
     """Rows of the reference, of f-DPG, and of REINFORCE trained to f-DPG's mean reward."""
     alpha = args.alpha if divergence == "alpha" else None
-    options: dict[str, Any] = {"target": CONSTRAINTS[args.constraint][1], "divergence": divergence, "alpha": alpha}
-    agent = DistributionMatching(**args.options(seed), **options)
+    target = constraint_target(args.constraint, args.smollm2)
+    options: dict[str, Any] = {"target": target, "divergence": divergence, "alpha": alpha}
+    agent = DistributionMatching(**args.options(seed), **options, initial_episodes=args.initial_episodes)
     reference = agent.features(agent.reference_episodes())
     rows = [measured("reference", seed, agent, args, reference, time.monotonic())]
     started = time.monotonic()
@@ -160,7 +165,7 @@ def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallba
 def show(args: Args, rows: list[Row]) -> None:
     """Print the table."""
     features = tuple(rows[0].evaluation.components)
-    table = Table(title=f"{args.constraint}: {json.dumps(CONSTRAINTS[args.constraint][1])}")
+    table = Table(title=f"{args.constraint}: {json.dumps(constraint_target(args.constraint, args.smollm2))}")
     numbers = "KL(pi‖a)", "least KL", "distinct-2", "self-BLEU", "length", "minutes"
     for column in ("agent", "seed", *(f"{n} %" for n in features), *numbers):
         table.add_column(column, no_wrap=True)

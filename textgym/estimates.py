@@ -183,7 +183,8 @@ def functionals(sample: Weighted, weights: torch.Tensor, log_z: torch.Tensor | N
         "kl_p_pi": mean(w_p, -log_t),
         "kl_pi_p": mean(w_pi, log_t),
         "mass_outside": outside,
-        "tv": (share * (w_pi - w_p).abs()).sum() / 2,
+        # E_q[max(pi - p, 0) / q] is half of E_q|pi - p| / q, and bounded where pi / q is, however rare p's samples are
+        "tv": (share * (w_pi - w_p).clamp(min=0)).sum(),
         "js": (kl_p_m + kl_pi_m) / 2,
         "kl_p_q": mean(w_p, log_p - log_q - z),
         "kl_to_reference": mean(w_pi, log_pi - log_a, weights),
