@@ -1,4 +1,4 @@
-"""f-DPG as an algorithm: Z of each prompt, checkpoints, its report, what it logs and what it refuses."""
+"""f-DPG as an algorithm: Z of each prompt, its proposals, its report and what it logs."""
 
 import itertools
 import math
@@ -9,33 +9,17 @@ import torch
 
 from agents import REINFORCE, DistributionMatching
 from tests.agents.conftest import agent as small_agent
-from tests.agents.toy_matching import Exact, has1, has11, matching, perturb, rollout, toy
-from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
-from tests.sb3.test_checkpoints import parameters, updates
+from tests.agents.toy_matching import SHORT, Exact, conditional, has1, matching, perturb, rollout, run, some_a, toy
+from tests.conftest import CHARACTERS, small_llama
+from tests.sb3.test_checkpoints import parameters
 from textgym.exact import gradient
-from textgym.targets import Pointwise
 
-SHORT = {**CHARACTERS, "max_new_tokens": 3}
 LETTERS = "abcd"
 EOS = 4
 
 
-def some_a(completions):
-    return [float("a" in text) for text in completions]
-
-
 def never_after_cad(prompts, completions):
     return [float(p != "cad" and "a" in c) for p, c in zip(prompts, completions, strict=True)]
-
-
-def never(completions):
-    return [0.0 for _ in completions]
-
-
-def conditional(n=8, env=SHORT, scorer=some_a, k=4, **kwargs):
-    """An agent on several prompts."""
-    kwargs = {"target": {"name": "pointwise"}, "initial_episodes": 64, **kwargs}
-    return small_agent(DistributionMatching, n=n, env=env, scorer=scorer, k=k, **kwargs)
 
 
 def exact_z(prompt, model, satisfied):
@@ -51,10 +35,6 @@ def exact_z(prompt, model, satisfied):
     texts = ["".join(LETTERS[i] for i in tokens if i != EOS) for tokens in ended + full]
     kept = satisfied(texts)
     return sum(probability(tokens) for tokens, keep in zip(ended + full, kept, strict=True) if keep)
-
-
-def run(agent, n):
-    agent.learn(10**9, callback=updates(n), reset_num_timesteps=False)
 
 
 # Z and the target
@@ -234,104 +214,3 @@ def test_capped_weights_are_counted(cap):
     else:
         capped = (weighted.abs() > cap).double().mean().item()
         assert capped > 0 and agent.logger.all["train/cap_rate"][-1] == capped
-
-
-# Checkpoints
-
-
-def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path):
-    kwargs = {"proposal": "adaptive", "learning_rate": 0.05, "initial_episodes": 512}
-    straight = matching(32, "distributional", **kwargs)
-    run(straight, 3)
-    straight.save(tmp_path / "three")
-    run(straight, 2)
-    resumed = DistributionMatching.load(tmp_path / "three", toy(32), device="cpu")
-    assert resumed.target.spec == straight.target.spec and resumed.target.coefficients is not None
-    assert resumed.partition.counts.tolist() == [512 + 3 * 32]
-    torch.rand(5)
-    run(resumed, 2)
-    for (name, a), b in zip(parameters(straight).items(), parameters(resumed).values(), strict=True):
-        assert torch.equal(a, b), name
-    assert torch.equal(straight._proposal.model.table, resumed._proposal.model.table)
-    assert not torch.equal(straight._proposal.model.table, straight.policy.model.table)
-    for name, tensor in straight.partition.tensors().items():
-        assert torch.equal(tensor, resumed.partition.tensors()[name]), name
-
-
-def test_a_proposal_with_tied_weights_is_saved(tmp_path):
-    kwargs = {"proposal": "adaptive", "target": {"name": "rlhf", "beta": 1.0}}
-    agent = conditional(model=small_gpt2(), scorer=count_tokens, **kwargs)
-    run(agent, 1)
-    agent.save(tmp_path / "one")
-    env = gym.make_vec(
-        "TextGen-v0", num_envs=8, num_generations=4, autoreset_mode="Disabled", scorer=count_tokens, **SHORT
-    )
-    loaded = DistributionMatching.load(tmp_path / "one", env, device="cpu")
-    for name, tensor in agent._proposal.model.state_dict().items():
-        assert torch.equal(tensor, loaded._proposal.model.state_dict()[name]), name
-
-
-def test_z_belongs_to_its_prompts(tmp_path):
-    agent = conditional()
-    run(agent, 1)
-    agent.save(tmp_path / "one")
-    with pytest.raises(ValueError, match="4 prompts, the env has 2"):
-        other = {**SHORT, "prompts": ["a", "b"], "scorer": some_a}
-        DistributionMatching.load(tmp_path / "one", gym.make("TextGen-v0", **other), proposal="on_policy")
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"target": {"name": "pointwise"}, "divergence": ("reverse_kl", None)}, "infinite where the target is 0"),
-        (
-            {"target": {"name": "pointwise"}, "divergence": ("chi2_reverse", None)},
-            "or give the pointwise target a floor",
-        ),
-        ({"target": {"name": "pointwise"}, "divergence": ("alpha", 1.0)}, "'alpha' is infinite where the target is 0"),
-        ({"divergence": ("alpha", 1.5)}, r"alpha in \[0, 1\], not 1.5"),
-        ({"divergence": ("alpha", None)}, r"alpha in \[0, 1\], not None"),
-        ({"divergence": ("forward_kl", 0.5)}, "belongs to the divergence 'alpha'"),
-        ({"divergence": ("kl", None)}, "accepted are .*forward_kl"),
-        ({"target": {"name": "rlhf", "beta": 0.0}}, "beta is 0.0; it must be positive"),
-        ({"target": {"name": "pointwise", "feature": "has9"}}, "'has9'; the env reports .*'reward'.*'has1'"),
-        ({"n": 5}, "n_envs=5 is odd"),
-        ({"cap": 0.0}, "cap is 0.0; it must be positive"),
-        ({"initial_episodes": 0}, "initial_episodes is 0"),
-        ({"baseline": "mean"}, "baseline is 'mean'; accepted are .*leave_one_out"),
-        ({"proposal": "off_policy"}, "proposal is 'off_policy'; accepted are .*mixture"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        matching(**{"n": 4, **arguments})
-
-
-def test_a_floor_makes_reverse_kl_finite():
-    agent = matching(64, Pointwise("has1", floor=0.01), ("reverse_kl", None))
-    run(agent, 1)
-    assert math.isfinite(agent.logger.all["target/kl_pi_p"][0]) and agent._n_updates == 1
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ({"name": "distributional", "means": {"has1": 1.0}}, "mean 1 of 'has1' does not lie strictly within 0..1"),
-        ({"name": "distributional", "means": {"never": 0.5}}, "'never' is 0 in all 256 samples"),
-        ({"name": "distributional", "means": {"has1": 0.1, "has11": 0.3}}, "no distribution .* together"),
-        ({"name": "distributional", "means": {"has11": 0.999}}, "effective samples of 256"),
-        ({"name": "pointwise", "feature": "never"}, "none of 256 samples of the reference satisfies"),
-    ],
-)
-def test_targets_that_the_samples_refute(target, message):
-    agent = matching(64, target, env=toy(64, features=(has1, has11, never)), initial_episodes=256)
-    with pytest.raises(ValueError, match=message):
-        run(agent, 1)
-
-
-def test_prompts_without_end_are_refused():
-    with pytest.raises(ValueError, match="finite, not a sampler"):
-        conditional(env={**SHORT, "prompts": lambda rng: LETTERS[rng.integers(4)]})

@@ -7,6 +7,9 @@ import torch
 
 from agents import DistributionMatching
 from tests.agents.conftest import Log
+from tests.agents.conftest import agent as small_agent
+from tests.conftest import CHARACTERS
+from tests.sb3.test_checkpoints import updates
 from textgym.divergences import make_divergence
 from textgym.estimates import Partition
 from textgym.exact import TokenTree, gradient
@@ -14,6 +17,7 @@ from textgym.sb3.updates import accumulate_gradients
 from textgym.scorers.composition import WeightedSum
 from textgym.targets import make_target
 
+SHORT = {**CHARACTERS, "max_new_tokens": 3}
 TARGETS = {
     "rlhf": {"name": "rlhf", "beta": 0.5},
     "dense": {"name": "pointwise", "feature": "has1"},
@@ -60,6 +64,21 @@ def matching(n=64, target="rlhf", divergence=("jensen_shannon", None), env=None,
     agent = DistributionMatching("TokenPolicy", env or toy(n), divergence=name, alpha=alpha, **kwargs)
     agent.set_logger(Log())
     return agent
+
+
+def some_a(completions):
+    return [float("a" in text) for text in completions]
+
+
+def conditional(n=8, env=SHORT, scorer=some_a, k=4, **kwargs):
+    """An agent on several prompts."""
+    kwargs = {"target": {"name": "pointwise"}, "initial_episodes": 64, **kwargs}
+    return small_agent(DistributionMatching, n=n, env=env, scorer=scorer, k=k, **kwargs)
+
+
+def run(agent, n):
+    """n updates."""
+    agent.learn(10**9, callback=updates(n), reset_num_timesteps=False)
 
 
 class Exact:
