@@ -121,9 +121,7 @@ class DistributionMatching(EpisodicAlgorithm):
         self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
         if self.env is None:
             return
-        known = ("reward", *self.component_names)
-        if unknown := [name for name in self.target.features if name not in known]:
-            raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
+        self.check_features(self.target)
         number = self.env.get_attr("task")[0].prompts.num_prompts
         if number is None:
             raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
@@ -173,11 +171,6 @@ class DistributionMatching(EpisodicAlgorithm):
             self.env.set_options([{"prompt": table.pin(i)} for i in prompt_ids])
             parts.append(self._play(1, player))
         return Episodes.concatenate(parts).select(slice(wanted))
-
-    def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
-        """What targets read, (E,) float64 each: the return and the scorer's components."""
-        components = dict(zip(self.component_names, episodes.components.double().T, strict=True))
-        return {**components, "reward": episodes.rewards.double().sum(-1)}
 
     def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> Weighted:
         """Scored episodes as samples of a proposal, (E,) log q."""

@@ -21,7 +21,7 @@ from agents.distribution_matching import Baseline as MatchingBaseline
 from agents.policy_gradient import KLPenalty
 from agents.returns import Baseline
 from agents.soft_q_learning import Consistency
-from scripts.command_line import env_arguments
+from scripts.command_line import env_arguments, parse_json
 from textgym.divergences import DivergenceName
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.checkpoints import POLICY_ARGUMENTS
@@ -117,7 +117,7 @@ class TrainArgs:
         if self.reference is None:
             del options["reference"]  # a checkpoint has its own
         for name in self.json_arguments:
-            options[name] = None if options[name] is None else read_json(name, options[name])
+            options[name] = None if options[name] is None else parse_json(name, options[name])
         if not self.run.resume:
             return self.algorithm("TokenPolicy", self.env.make(), **options)
         for name in self.of_checkpoint:
@@ -257,15 +257,3 @@ COMMANDS: dict[str, type[TrainArgs]] = {
     "distribution-matching": DistributionMatching,
     "soft-q-learning": SoftQLearning,
 }
-
-
-def read_json(name: str, text: str) -> Any:
-    """An argument that is written as JSON.
-
-    Raises:
-        ValueError: it is not.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--{name} is not JSON: {error}: {text!r}") from error

@@ -34,16 +34,25 @@ def read_saved(model: str) -> tuple[str, dict[str, Any]]:
     return (str(path), read_json(path)) if (path / "algorithm.json").is_file() else (model, {})
 
 
+def parse_json(name: str, text: str) -> Any:
+    """An argument that is written as JSON.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--{name} is not JSON: {error}: {text!r}") from error
+
+
 def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
     """The arguments of `gym.make_vec` from the command line's.
 
     Raises:
         ValueError: `env_kwargs` is no JSON object, or a shortcut is given there as well.
     """
-    try:
-        kwargs = json.loads(env_kwargs)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--env-kwargs is not JSON: {error}: {env_kwargs!r}") from error
+    kwargs = parse_json("env-kwargs", env_kwargs)
     if not isinstance(kwargs, dict):
         raise ValueError(f"--env-kwargs must be a JSON object, not {env_kwargs!r}")
     for name, value in shortcuts.items():

@@ -23,8 +23,7 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts import evaluate
-from scripts.agent_arguments import read_json
-from scripts.command_line import Sample, env_of, read_saved, show_sample
+from scripts.command_line import Sample, env_of, parse_json, read_saved, show_sample
 from textgym.estimates import Estimate
 from textgym.quasi_rejection import Acceptance
 from textgym.sb3 import TokenPolicy
@@ -166,7 +165,7 @@ def main(args: Args) -> None:
     if args.target is None:
         found: Iterable[Sample] = samples(args)
     else:
-        found, acceptance = samples_towards(make_target(read_json("target", args.target)), args)
+        found, acceptance = samples_towards(make_target(parse_json("target", args.target)), args)
     for one in found:
         if args.jsonl:
             print(json.dumps(dataclasses.asdict(one), ensure_ascii=False))

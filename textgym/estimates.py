@@ -137,19 +137,37 @@ def estimates(
     known = None if log_z is None else log_z.to(double).clone().requires_grad_()
     numbers = functionals(sample, weights, known)
     errors = torch.zeros_like(known) if known is not None and log_z_errors is None else log_z_errors
-    result = {}
-    for name, number in numbers.items():
-        if not (torch.isfinite(number) and number.requires_grad):
-            result[name] = Estimate(number.item(), math.nan)
-            continue
-        leaves = [weights] if known is None else [weights, known]
-        influence, *rest = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
-        variance = (influence - (weights * influence).sum()).square().sum() / n / (n - 1)
-        if rest and rest[0] is not None and errors is not None:
-            variance = variance + (rest[0] * errors).square().nansum()
-        result[name] = Estimate(number.item(), math.sqrt(variance.item()))
+    result = {name: jackknife(number, weights, known, errors) for name, number in numbers.items()}
     size = effective_sample_size(sample.log_p - sample.log_q)
     return result | {"effective_sample_size": Estimate(size, math.nan)}
+
+
+def jackknife(
+    number: torch.Tensor,
+    weights: torch.Tensor,
+    known: torch.Tensor | None = None,
+    errors: torch.Tensor | None = None,
+) -> Estimate:
+    """A number with its standard error, that of the infinitesimal jackknife.
+
+    Args:
+        number: a scalar, differentiable with respect to the weights.
+        weights: (n,) 1 / n each, the samples' weights, with gradient.
+        known: further numbers that it depends on, with gradient.
+        errors: their standard errors.
+
+    Returns:
+        the standard error is NaN where the number is not finite, or n is 1.
+    """
+    n = len(weights)
+    if not (torch.isfinite(number) and number.requires_grad) or n == 1:
+        return Estimate(number.item(), math.nan)
+    leaves = [weights] if known is None else [weights, known]
+    influence, *rest = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
+    variance = (influence - influence.mean()).square().sum() / n / (n - 1)
+    if rest and rest[0] is not None and errors is not None:
+        variance = variance + (rest[0] * errors).square().nansum()
+    return Estimate(number.item(), math.sqrt(variance.item()))
 
 
 def effective_sample_size(log_weights: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from textgym.estimates import Estimate
+from textgym.estimates import Estimate, jackknife
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,9 @@ def measure(log_ratios: torch.Tensor, log_beta: float) -> Acceptance:
     log_accept = log_acceptance(ratios, log_beta)
     rate = weights @ log_accept.exp()
 
-    def estimate(number: torch.Tensor) -> Estimate:
-        if not number.isfinite():
-            return Estimate(number.item(), math.nan)
-        influence = torch.autograd.grad(number, weights, retain_graph=True)[0]
-        variance = (influence - influence.mean()).square().sum() / n / max(n - 1, 1)
-        return Estimate(number.item(), math.sqrt(variance.item()))
-
     before, after = (distances(log_r, log_s, weights) for log_s in (torch.zeros_like(ratios), log_accept - rate.log()))
-    estimated = ({name: estimate(number) for name, number in found.items()} for found in (before, after))
-    return Acceptance(log_beta, n, estimate(rate), *estimated)
+    estimated = ({name: jackknife(number, weights) for name, number in found.items()} for found in (before, after))
+    return Acceptance(log_beta, n, jackknife(rate, weights), *estimated)
 
 
 def distances(log_r: torch.Tensor, log_s: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:

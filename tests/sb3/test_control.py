@@ -92,7 +92,7 @@ def test_a_distributional_target_is_fitted_on_the_pilot(toy):
 
 def test_mistakes_are_named(toy):
     *_, agent = toy
-    with pytest.raises(ValueError, match=r"the target reads \['keyword'\], but the env reports \['token_counts', 'rew"):
+    with pytest.raises(ValueError, match=r"the target reads the feature 'keyword'; the env reports"):
         quasi_rejection(agent, Pointwise("keyword"), 10)
     with pytest.raises(ValueError, match="the target reads"):
         quasi_rejection(agent, Distributional({"keyword": 0.5}), 10)

@@ -75,9 +75,10 @@ def quasi_rejection(
     """
     if episodes < 1 or pilot < 1:
         raise ValueError(f"episodes={episodes} and pilot={pilot} must be at least 1")
+    agent.check_features(target)
     proposals = _proposals(agent, pilot)
     if not target.fitted:
-        target.fit(_features(agent, target, proposals), _log_base(proposals))
+        target.fit(agent.features(proposals), _log_base(proposals))
     ratios = [_log_ratios(agent, target, proposals)]
     log_beta = find_log_beta(ratios[0], acceptance) if log_beta is None else log_beta
     if (rate := measure(ratios[0], log_beta).rate.value) * len(proposals) < 1:
@@ -108,19 +109,6 @@ def _proposals(agent: EpisodicAlgorithm, at_least: int) -> Episodes:
     return episodes
 
 
-def _features(agent: EpisodicAlgorithm, target: Target, episodes: Episodes) -> dict[str, torch.Tensor]:
-    """What targets may read, (n,) float64 each: the scorer's components, and the reward.
-
-    Raises:
-        ValueError: the target reads something else.
-    """
-    known = dict(zip(agent.component_names, episodes.components.double().T, strict=True))
-    known["reward"] = episodes.rewards.double().sum(-1)
-    if unknown := [name for name in target.features if name not in known]:
-        raise ValueError(f"the target reads {unknown}, but the env reports {list(known)}")
-    return known
-
-
 def _log_base(episodes: Episodes) -> torch.Tensor:
     """The log-probabilities log a - log q, (n,) float64, with q as it was when the episodes were drawn."""
     return (episodes.reference_log_probs.double() - episodes.sampled_log_probs.double()).sum(-1)
@@ -128,4 +116,4 @@ def _log_base(episodes: Episodes) -> torch.Tensor:
 
 def _log_ratios(agent: EpisodicAlgorithm, target: Target, episodes: Episodes) -> torch.Tensor:
     """The log-ratios log P - log q, (n,) float64."""
-    return target.log_weights(_features(agent, target, episodes)) + _log_base(episodes)
+    return target.log_weights(agent.features(episodes)) + _log_base(episodes)

@@ -29,6 +29,7 @@ from textgym.sb3.policy import TokenPolicy, check_vocabulary
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
+from textgym.targets import Target
 
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):
@@ -187,6 +188,17 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """Names of the columns of `Episodes.components`: the scorer's components."""
         assert self.env is not None
         return self.env.get_attr("scorer")[0].component_names
+
+    def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
+        """What targets read, (E,) float64 each: the scorer's components, and the return as `"reward"`."""
+        components = dict(zip(self.component_names, episodes.components.double().T, strict=True))
+        return {**components, "reward": episodes.rewards.double().sum(-1)}
+
+    def check_features(self, target: Target) -> None:
+        """Refuse a target that reads what the env does not report, with a ValueError."""
+        known = ("reward", *self.component_names)
+        if unknown := [name for name in target.features if name not in known]:
+            raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
