@@ -35,7 +35,7 @@ def blocks(name, language):
 
 
 def documented_logs(name):
-    return set(re.findall(r"`((?:rollout|train|time)/\w+)`", page(name)))
+    return set(re.findall(r"`((?:rollout|train|target|time)/\w+)`", page(name)))
 
 
 @pytest.mark.parametrize("name", [*AGENTS, "token_policy"])
