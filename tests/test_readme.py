@@ -26,14 +26,14 @@ def run(command, cwd):
     return done.stdout
 
 
-def test_there_are_four_snippets():
-    assert [kind for kind, _ in BLOCKS] == ["python", "python", "bash", "python"]
+def test_there_are_five_snippets():
+    assert [kind for kind, _ in BLOCKS] == ["python", "python", "bash", "python", "python"]
 
 
 @pytest.mark.parametrize(
     ("index", "expected"),
-    [(0, r"\(reward [+-]\d"), (1, r"[+-]\d\.\d\d .*\w+"), (3, r"\d+\.\d tokens")],
-    ids=["first", "agent", "reward"],
+    [(0, r"\(reward [+-]\d"), (1, r"[+-]\d\.\d\d .*\w+"), (3, r"target: 0\.0[0-4]"), (4, r"\d+\.\d tokens")],
+    ids=["first", "agent", "exact", "reward"],
 )
 def test_python_snippets(index, expected, tmp_path):
     assert re.search(expected, run([sys.executable, "-c", BLOCKS[index][1]], tmp_path))
