@@ -110,3 +110,10 @@ def test_targets_that_the_samples_refute(target, message):
 def test_prompts_without_end_are_refused():
     with pytest.raises(ValueError, match="finite, not a sampler"):
         conditional(env={**SHORT, "prompts": lambda rng: "abcd"[rng.integers(4)]})
+
+
+def test_a_reference_of_another_vocabulary_is_refused():
+    with pytest.raises(
+        ValueError, match="the env's tokenizer .* is not that of model 'tiny'"
+    ):
+        matching(reference="tiny")

@@ -25,7 +25,7 @@ from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
 from textgym.sb3.collection import OnStep, evaluated, play
 from textgym.sb3.players import Player
-from textgym.sb3.policy import TokenPolicy, check_vocabulary
+from textgym.sb3.policy import TokenPolicy, check_vocabulary, names_a_tokenizer
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
@@ -114,7 +114,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if env is not None:
             env = self._wrap_env(env, verbose)
             policy_kwargs = TokenPolicy.kwargs_for(env, model, lora, dtype, **policy_kwargs)
-            if isinstance(reference, str):
+            if isinstance(reference, str) and names_a_tokenizer(reference):
                 check_vocabulary(env.get_attr("tokenizer")[0], reference)
         OnPolicyAlgorithm.__init__(  # by name: a subclass may also be one of stable_baselines3.PPO
             self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -344,6 +345,11 @@ def check_vocabulary(tokenizer: Tokenizer, model: str) -> None:
             f"the env's tokenizer ({tokenizer.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} "
             f"tokens); make the env with tokenizer={model!r}, or pass a loaded model that fits"
         )
+
+
+def names_a_tokenizer(model: str) -> bool:
+    """Whether a tokenizer belongs to a named model: to all but directories that hold the model alone."""
+    return not Path(model).is_dir() or (Path(model) / "tokenizer_config.json").is_file()
 
 
 def default_model(env: Any) -> Any:
