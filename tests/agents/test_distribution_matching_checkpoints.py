@@ -113,7 +113,5 @@ def test_prompts_without_end_are_refused():
 
 
 def test_a_reference_of_another_vocabulary_is_refused():
-    with pytest.raises(
-        ValueError, match="the env's tokenizer .* is not that of model 'tiny'"
-    ):
+    with pytest.raises(ValueError, match="the env's tokenizer .* is not that of model 'tiny'"):
         matching(reference="tiny")
