@@ -5,8 +5,8 @@ With p(x) = P(x) / Z the target, t = pi(x) / p(x) and q the proposal that the sa
     grad D_f(pi || p) = E_q[(pi(x) / q(x)) f'(t) grad log pi(x)],
 
 a policy gradient whose whole-sequence reward is -f'(t). Forward KL is GDC (Khalifa et al. 2021, arXiv 2012.11635),
-reverse KL to an RLHF target the KL-penalised policy gradient. Left out on purpose: rewards-to-go with a scalar baseline
-and several epochs per rollout, which measured worse, and a Z of each batch alone, which couples its samples.
+reverse KL to an RLHF target the KL-penalised policy gradient. Left out on purpose: rewards-to-go, because f'(t) belongs
+to the whole sequence; several epochs per rollout; and a Z of each batch alone, which couples its samples.
 """
 
 from __future__ import annotations

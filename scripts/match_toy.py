@@ -1,8 +1,7 @@
 """How near f-DPG comes to its targets on `TextGenToy-v0`, exactly: `python scripts/match_toy.py --seeds 1`.
 
 For each combination of divergence, proposal and baseline it trains one agent per target and seed, few updates on few
-episodes so that differences show, and prints the mean total variation to the exact target, by enumeration. The defaults
-of `DistributionMatching` were chosen by this table.
+episodes so that differences show, and prints the mean total variation to the exact target, by enumeration.
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ from gymnasium.vector.utils import batch_space
 from textgym.contexts import check_enumerable, context_indices
 from textgym.mdp import IntArray
 
-__all__ = ["DiscreteContexts", "VectorDiscreteContexts", "context_indices"]
-
 
 class DiscreteContexts(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """The observation is the number of the context, `Discrete(S + 1)`; S where the episode has ended.

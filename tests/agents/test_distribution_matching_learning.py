@@ -1,25 +1,9 @@
 """f-DPG reaches its targets: exact distances of the trained policy on the toy."""
 
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
 
+from scripts.match_toy import Decay
 from tests.agents.toy_matching import FINITE_ON_ZEROS, NAMES, TARGETS, Exact, matching, toy
-
-
-class Decay(BaseCallback):
-    """So many updates, with a learning rate that falls quadratically to 0."""
-
-    def __init__(self, updates, rate):
-        super().__init__()
-        self.updates, self.rate, self.begun = updates, rate, 0
-
-    def _on_rollout_start(self):
-        remaining = max(1 - self.begun / self.updates, 0.0)
-        self.model.lr_schedule = lambda _: self.rate * remaining**2
-        self.begun += 1
-
-    def _on_step(self):
-        return self.begun <= self.updates
 
 
 def assert_learns(target, divergence, updates, rate, env, **kwargs):
