@@ -147,13 +147,12 @@ def test_samples_without_weight_count_for_nothing():
     assert wanted[0].coefficients == pytest.approx(wanted[1].coefficients, abs=1e-10)
 
 
-def test_a_binary_mean_by_its_closed_form():
-    features, log_base = sample()
-    base = log_base.softmax(0) @ features["a"]
-    target = Distributional({"a": 0.7})
-    target.fit(features, log_base)
-    expected = math.log(0.7 / 0.3) - math.log(base / (1 - base))  # the difference of the log-odds
-    assert target.coefficients["a"] == pytest.approx(expected, abs=1e-10)
+@pytest.mark.parametrize("base, wanted", [(0.4, 0.7), (0.018, 0.97), (1e-4, 0.999), (0.99, 0.01)])
+def test_a_binary_mean_by_its_closed_form_however_far_from_the_base_rate(base, wanted):
+    target = Distributional({"a": wanted})
+    target.fit({"a": torch.tensor([1.0, 0.0])}, torch.tensor([base, 1 - base], dtype=torch.float64).log())
+    expected = math.log(wanted / (1 - wanted)) - math.log(base / (1 - base))  # the difference of the log-odds
+    assert target.coefficients["a"] == pytest.approx(expected, abs=1e-8)
 
 
 def test_redundant_features_with_means_that_go_together():

@@ -31,10 +31,11 @@ def newton(
         if gradient.abs().max() <= 1e-12:
             break
         size = 1.0
-        while size > 1e-10:  # halve until the objective falls, as a convex function does along this direction
+        slope = gradient @ direction
+        while size > 1e-10:  # halve until the objective falls by a quarter of what its slope promises (Armijo 1966)
             tried = coefficients - size * direction
             new_value, *rest = moments(tried, phi, log_base, group)
-            if new_value <= value + 1e-12 * (1 + value.abs()):  # what the sums of float64 cannot tell from a fall
+            if new_value <= value - size * slope / 4 + 1e-12 * (1 + value.abs()):  # less is lost in float64's sums
                 break
             size /= 2
         else:
