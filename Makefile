@@ -38,7 +38,7 @@ gpu: $(STAMP)
 		--device cuda --json runs/smollm2-cuda/before.json
 	$(BIN)/python scripts/evaluate.py --model runs/smollm2-cuda/checkpoint --device cuda --json runs/smollm2-cuda/after.json
 	for constraint in keyword topic balance hybrid; do \
-		$(BIN)/python scripts/constraints.py $$constraint --smollm2 --n-envs 256 --learning-rate 2e-5 \
+		$(BIN)/python scripts/constraints.py $$constraint --smollm2 --n-envs 256 --optimizer adam --learning-rate 2e-5 \
 			--total-timesteps 2000000 $(BF16) --out runs/constraints-cuda; \
 	done
 

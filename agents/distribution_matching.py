@@ -119,13 +119,27 @@ class DistributionMatching(EpisodicAlgorithm):
         if self.proposal == "mixture" and self.n_envs % 2:
             raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
         self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
-        if self.env is None:
-            return
+        if self.env is not None:
+            self.partition = Partition(self._num_prompts())
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Go on with another env, which must have as many prompts and, like its MDP, the same.
+
+        Raises:
+            ValueError: it has another number of prompts or another MDP, or lacks a feature of the target.
+        """
+        super().set_env(env, force_reset)
+        known = self.partition.tensors()
+        self.partition = Partition(self._num_prompts())
+        self.partition.load(known)
+
+    def _num_prompts(self) -> int:
+        assert self.env is not None
         self.check_features(self.target)
-        number = self.env.get_attr("task")[0].prompts.num_prompts
+        number: int | None = self.env.get_attr("task")[0].prompts.num_prompts
         if number is None:
             raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
-        self.partition = Partition(number)
+        return number
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
@@ -280,8 +294,9 @@ class DistributionMatching(EpisodicAlgorithm):
 
     def load_extra_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `extra_tensors`."""
-        if self.env is not None:
-            self.partition.load(tensors)
+        if self.env is None:
+            self.partition = Partition(len(tensors["counts"]))
+        self.partition.load(tensors)
         kept = {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}
         if kept:
             self._proposal.load(kept)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from agents.distribution_matching import ProposalName
 from scripts.bench import Bench, Lengths
 from scripts.timing import side_by_side
 
@@ -170,6 +171,7 @@ def train(
     prompt_tokens: int = 8,
     new_tokens: int = 32,
     kl_coef: float = 0.0,
+    proposal: ProposalName = "mixture",
     bare: bool = True,
     device: str = "cpu",
     dtype: str = "float32",
@@ -188,6 +190,7 @@ def train(
         prompt_tokens: of every prompt.
         new_tokens: the length limit.
         kl_coef: weight of the KL to the reference; 0 keeps no reference.
+        proposal: where distribution-matching samples; a bare step samples from the policy.
         bare: measure bare steps too; without, the peak memory is that of TextGym alone.
         device: `cpu` or `cuda`.
         dtype: `bfloat16` for autocast.
@@ -195,7 +198,7 @@ def train(
     """
     options: dict[str, Any] = {"kl_coef": kl_coef} | ({"n_epochs": 1, "batch_size": None} if algorithm == "ppo" else {})
     if matching := algorithm == "distribution-matching":
-        options = {"target": {"name": "rlhf", "beta": 10.0}, "initial_episodes": num_envs}
+        options = {"target": {"name": "rlhf", "beta": 10.0}, "proposal": proposal, "initial_episodes": num_envs}
     for kind in lengths:
         bench = Bench(algorithm, model, num_envs, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, **options)
         agent = bench.agent
@@ -219,5 +222,5 @@ def train(
             runs["bare"] = plain
         yield bench.report("train", side_by_side(runs, repeats, warm_up=2)) | {
             "algorithm": algorithm,
-            "kl_coef": kl_coef,
+            **({"proposal": proposal} if matching else {"kl_coef": kl_coef}),
         }

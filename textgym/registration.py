@@ -30,7 +30,8 @@ COMEDY = _any_of("topic", "comedy comedies comic comedic funny humor laugh laugh
 FANTASY = _any_of(
     "topic", "magic magical wizard witch spell dragon ghost spirit spirits king queen kingdom castle ancient"
 )
-FIRST_PERSON = _any_of("first_person", "I me my myself")
+# the regex scorer gives the share of the text that the pattern covers: all of it, or nothing
+OPENING = {"name": "regex", "pattern": r"(?s)\AThis\b.*", "component_name": "opening"}
 FEMALE = {
     "name": "more_words",
     "words": "she her hers herself woman women girl girls".split(),
@@ -60,8 +61,8 @@ IDS: dict[str, dict[str, Any]] = {
     },
     "TextGenKeyword-v0": {"kwargs": UNCONDITIONAL | {"scorer": _any_of("keyword", "horror")}},
     "TextGenTopic-v0": {"kwargs": UNCONDITIONAL | {"scorer": COMEDY}},
-    "TextGenBalance-v0": {"kwargs": UNCONDITIONAL | {"scorer": FIRST_PERSON}},
-    "TextGenHybrid-v0": {"kwargs": UNCONDITIONAL | {"scorer": _both(COMEDY, FIRST_PERSON)}},
+    "TextGenBalance-v0": {"kwargs": UNCONDITIONAL | {"scorer": OPENING}},
+    "TextGenHybrid-v0": {"kwargs": UNCONDITIONAL | {"scorer": _both(COMEDY, OPENING)}},
     "TextGenKeywordSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": _any_of("keyword", "love")}},
     "TextGenTopicSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": FANTASY}},
     "TextGenBalanceSmolLM2-v0": {"kwargs": SMOLLM2 | {"scorer": FEMALE}},

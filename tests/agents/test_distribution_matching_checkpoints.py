@@ -49,6 +49,20 @@ def test_a_proposal_with_tied_weights_is_saved(tmp_path):
         assert torch.equal(tensor, loaded._proposal.model.state_dict()[name]), name
 
 
+def test_a_checkpoint_that_is_loaded_without_an_env_takes_one_later(tmp_path):
+    agent = conditional()
+    run(agent, 1)
+    agent.save(tmp_path / "one")
+    loaded = DistributionMatching.load(tmp_path / "one", device="cpu")
+    loaded.set_env(agent.get_env())
+    assert loaded.partition.counts.tolist() == agent.partition.counts.tolist()
+    run(loaded, 1)
+    assert loaded.partition.counts.sum() > agent.partition.counts.sum()
+    with pytest.raises(ValueError, match="4 prompts, the env has 2"):
+        two = {**SHORT, "prompts": ["a", "b"], "scorer": some_a}
+        loaded.set_env(gym.make_vec("TextGen-v0", num_envs=8, autoreset_mode="Disabled", **two))
+
+
 def test_z_belongs_to_its_prompts(tmp_path):
     agent = conditional()
     run(agent, 1)

@@ -18,11 +18,11 @@ SMOLLM2_IDS = [env_id for env_id in IDS if env_id not in ENV_IDS]
 EXAMPLES = {
     "TextGenKeyword-v0": {"A Horror film.": {"keyword": 1}, "Horrors.": {"keyword": 0}},
     "TextGenTopic-v0": {"Funny!": {"topic": 1}, "It was fun.": {"topic": 0}},
-    "TextGenBalance-v0": {"I'm glad.": {"first_person": 1}, "It is mine.": {"first_person": 0}},
+    "TextGenBalance-v0": {"This film is old.": {"opening": 1}, "Is this it? Thistles": {"opening": 0}},
     "TextGenHybrid-v0": {
-        "The jokes made me laugh.": {"topic": 1, "first_person": 1},
-        "The jokes are old.": {"topic": 1, "first_person": 0},
-        "Nothing.": {"topic": 0, "first_person": 0},
+        "This comedy\nis old.": {"topic": 1, "opening": 1},
+        "The jokes are old.": {"topic": 1, "opening": 0},
+        "Thistles.": {"topic": 0, "opening": 0},
     },
     "TextGenKeywordSmolLM2-v0": {"All you need is love.": {"keyword": 1}, "a lovely glove": {"keyword": 0}},
     "TextGenTopicSmolLM2-v0": {"An ancient spell": {"topic": 1}, "A spelling bee": {"topic": 0}},
@@ -97,7 +97,7 @@ def test_the_ids_of_smollm2():
 def test_base_rates_of_tiny_are_those_of_the_docs():
     from textgym.sb3 import EpisodicAlgorithm
 
-    rates = {"Keyword": {"keyword": 0.018}, "Hybrid": {"topic": 0.076, "first_person": 0.179}}
+    rates = {"Keyword": {"keyword": 0.018}, "Hybrid": {"topic": 0.076, "opening": 0.068}}
     for name, expected in rates.items():
         agent = EpisodicAlgorithm("TokenPolicy", f"TextGen{name}-v0", "tiny", seed=7, device="cpu")
         means = agent.sample_episodes(2048).components.mean(0).tolist()

@@ -26,5 +26,5 @@ def test_a_short_run_writes_a_row_each_for_the_reference_f_dpg_and_reinforce(tmp
     assert rows[0]["evaluation"]["kl_to_reference"]["mean"] == pytest.approx(0, abs=1e-4)
     for row in rows:
         assert math.isfinite(row["least_kl"]) and 0 <= row["least_kl"] < 1
-        assert set(row["evaluation"]["components"]) == {"first_person"}
+        assert set(row["evaluation"]["components"]) == {"opening"}
     assert "alpha 0.5" in capsys.readouterr().out
