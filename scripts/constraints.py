@@ -30,17 +30,16 @@ from textgym.sb3 import EpisodicAlgorithm
 from textgym.targets import Features, least_kl
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
-SHARE = 0.97  # of the texts that are to satisfy a filter: not all, so that every divergence is finite
 
 
-def constraint_target(constraint: ConstraintName, smollm2: bool) -> dict[str, Any]:
+def constraint_target(constraint: ConstraintName, share: float, smollm2: bool) -> dict[str, Any]:
     """The target of a constraint: the distribution nearest to the reference in which the features have these means."""
     balance = {"female" if smollm2 else "opening": 0.5}
     means: dict[ConstraintName, dict[str, float]] = {
-        "keyword": {"keyword": SHARE},
-        "topic": {"topic": SHARE},
+        "keyword": {"keyword": share},
+        "topic": {"topic": share},
         "balance": balance,
-        "hybrid": {"topic": SHARE, **balance},
+        "hybrid": {"topic": share, **balance},
     }
     return {"name": "distributional", "means": means[constraint]}
 
@@ -50,6 +49,8 @@ class Args:
     """What to train."""
 
     constraint: tyro.conf.Positional[ConstraintName]
+    share: float = 0.97
+    """Of the texts that are to have the keyword or the topic: not all, so that every divergence is finite."""
     divergences: tuple[DivergenceName, ...] = ("reverse_kl",)
     """One agent for each."""
     alpha: float = 0.5
@@ -142,7 +143,7 @@ def measured(name: str, seed: int, agent: EpisodicAlgorithm, args: Args, referen
 def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
     """Rows of the reference, of f-DPG, and of REINFORCE trained to f-DPG's mean reward."""
     alpha = args.alpha if divergence == "alpha" else None
-    target = constraint_target(args.constraint, args.smollm2)
+    target = constraint_target(args.constraint, args.share, args.smollm2)
     options: dict[str, Any] = {"target": target, "divergence": divergence, "alpha": alpha, "proposal": args.proposal}
     agent = DistributionMatching(**args.options(seed), **options, initial_episodes=args.initial_episodes)
     reference = agent.features(agent.reference_episodes())
@@ -171,7 +172,9 @@ def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallba
 def show(args: Args, rows: list[Row]) -> None:
     """Print the table."""
     features = tuple(rows[0].evaluation.components)
-    table = Table(title=f"{args.constraint}: {json.dumps(constraint_target(args.constraint, args.smollm2))}")
+    table = Table(
+        title=f"{args.constraint}: {json.dumps(constraint_target(args.constraint, args.share, args.smollm2))}"
+    )
     numbers = "KL(pi‖a)", "least KL", "distinct-2", "self-BLEU", "length", "minutes"
     for column in ("agent", "seed", *(f"{n} %" for n in features), *numbers):
         table.add_column(column, no_wrap=True)

@@ -15,7 +15,9 @@ from textgym.targets import make_target
 @pytest.mark.parametrize("constraint", ["keyword", "topic", "balance", "hybrid"])
 def test_the_ids_report_what_the_targets_read(constraint):
     env = gym.make(f"TextGen{constraint.capitalize()}-v0")
-    assert set(make_target(constraint_target(constraint, False)).features) <= set(env.unwrapped.scorer.component_names)
+    assert set(make_target(constraint_target(constraint, 0.9, False)).features) <= set(
+        env.unwrapped.scorer.component_names
+    )
 
 
 def test_a_short_run_writes_a_row_each_for_the_reference_f_dpg_and_reinforce(tmp_path, capsys):
