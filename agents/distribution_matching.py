@@ -129,9 +129,7 @@ class DistributionMatching(EpisodicAlgorithm):
             ValueError: it has another number of prompts or another MDP, or lacks a feature of the target.
         """
         super().set_env(env, force_reset)
-        known = self.partition.tensors()
-        self.partition = Partition(self._num_prompts())
-        self.partition.load(known)
+        Partition(self._num_prompts()).load(self.partition.tensors())  # raises where the numbers differ
 
     def _num_prompts(self) -> int:
         assert self.env is not None

@@ -22,7 +22,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE, DistributionMatching
-from agents.distribution_matching import ProposalName
 from scripts.callbacks import ShowProgress, StopOnSignal, console
 from scripts.evaluate import Evaluation, evaluate
 from textgym.divergences import DivergenceName
@@ -58,7 +57,6 @@ class Args:
     seeds: int = 1
     total_timesteps: int = 400_000
     """Tokens of each agent."""
-    proposal: ProposalName = "on_policy"
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD has momentum 0.9; `docs/constraints.md` says why it is not Adam."""
     learning_rate: float = 0.04
@@ -144,7 +142,7 @@ def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
     """Rows of the reference, of f-DPG, and of REINFORCE trained to f-DPG's mean reward."""
     alpha = args.alpha if divergence == "alpha" else None
     target = constraint_target(args.constraint, args.share, args.smollm2)
-    options: dict[str, Any] = {"target": target, "divergence": divergence, "alpha": alpha, "proposal": args.proposal}
+    options: dict[str, Any] = {"target": target, "divergence": divergence, "alpha": alpha, "proposal": "on_policy"}
     agent = DistributionMatching(**args.options(seed), **options, initial_episodes=args.initial_episodes)
     reference = agent.features(agent.reference_episodes())
     rows = [measured("reference", seed, agent, args, reference, time.monotonic())]
