@@ -143,18 +143,25 @@ class DistributionMatching(EpisodicAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """As `EpisodicAlgorithm`'s, after the start from samples of the reference."""
-        self._start()
+        self.start()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def player(self) -> Any:
         """The proposal."""
         return self._proposal.player
 
-    def _start(self) -> None:
-        """Fit the target and start Z on samples of the reference, once."""
+    def start(self, episodes: Episodes | None = None) -> None:
+        """Fit the target and start Z, once; the first rollout does it where it was not called before.
+
+        Args:
+            episodes: samples of the reference; by default `reference_episodes()`.
+
+        Raises:
+            ValueError: they show the target to be infeasible.
+        """
         if self.partition.counts.any():
             return
-        episodes = self.reference_episodes()
+        episodes = self.reference_episodes() if episodes is None else episodes
         features, prompts = self.features(episodes), episodes.prompt_ids
         if open_ := not self.target.fitted:
             self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
@@ -272,7 +279,7 @@ class DistributionMatching(EpisodicAlgorithm):
             what is logged in rollouts; `cap_rate`; `entropy`, in nats per token; `length`, in tokens; and `distinct_1`
             to `distinct_3` and `self_bleu` (`textgym.metrics`), which have no standard error.
         """
-        self._start()
+        self.start()
         drawn = self.sample_episodes(episodes)
         sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)

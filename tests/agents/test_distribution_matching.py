@@ -54,7 +54,7 @@ def test_every_prompt_has_its_own_z():
 @pytest.mark.parametrize(("n", "k", "wanted"), [(2, 2, 10), (8, 4, 10), (64, 4, 200)])
 def test_all_prompts_get_the_same_number_of_samples(n, k, wanted):
     agent = conditional(n=n, k=k, env={**SHORT, "prompts": ["", "a", "b", "ab", "cad"]}, initial_episodes=wanted)
-    agent._start()
+    agent.start()
     assert agent.partition.counts.tolist() == [wanted // 5] * 5
 
 
@@ -77,7 +77,7 @@ def test_a_prompt_waits_until_its_z_is_known():
 
 def test_no_step_is_taken_while_nothing_is_known():
     agent = conditional(n=32, scorer=never_after_cad, initial_episodes=1000)
-    agent._start()
+    agent.start()
     agent.partition.log_sums[:] = -math.inf
     rollout(agent)
     agent.partition.log_sums[:] = -math.inf

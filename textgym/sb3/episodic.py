@@ -24,8 +24,9 @@ from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
 from textgym.sb3.collection import OnStep, evaluated, play
+from textgym.sb3.env_model import check_vocabulary, names_a_tokenizer
 from textgym.sb3.players import Player
-from textgym.sb3.policy import TokenPolicy, check_vocabulary, names_a_tokenizer
+from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv

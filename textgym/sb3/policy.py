@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,11 +12,10 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from textgym.language_models import load_model, load_tokenizer
+from textgym.language_models import load_model
 from textgym.language_models.adapters import add_lora
 from textgym.language_models.decoder import Decoder, check_decoding
 from textgym.language_models.forward import (
@@ -30,8 +28,8 @@ from textgym.language_models.forward import (
 from textgym.language_models.precision import AutocastCopy, lower_frozen_matrices
 from textgym.mdp import TextMDP
 from textgym.sb3.distribution import TokenDistribution, choose
+from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 from textgym.sb3.scoring import by_step, score_tokens
-from textgym.tokenizers import Tokenizer, from_pretrained
 
 ValueFunction = Literal["shared", "separate"]
 
@@ -147,7 +145,7 @@ class TokenPolicy(ActorCriticPolicy):
             ValueError: not a TextGym env, or a named model whose vocabulary is not the env's.
         """
         try:
-            mdp, tokenizer = (_attribute(env, name) for name in ("mdp", "tokenizer"))
+            mdp, tokenizer = (attribute(env, name) for name in ("mdp", "tokenizer"))
         except AttributeError as error:
             raise ValueError(f"{env} is not a TextGym env: it has no TextMDP") from error
         if model is None:
@@ -335,43 +333,3 @@ class TokenPolicy(ActorCriticPolicy):
         lengths = (real.cumsum(-1) - 1)[real]
         hidden = episode_hidden(model, self.mdp, rows)
         return hidden, score_tokens(model, self.distribution, hidden, lengths, actions[real], **options)
-
-
-def check_vocabulary(tokenizer: Tokenizer, model: str) -> None:
-    """Refuse a named model whose tokenizer is not the env's, with a ValueError."""
-    theirs = from_pretrained(load_tokenizer(model)).backend.get_vocab()
-    if theirs != tokenizer.backend.get_vocab():
-        raise ValueError(
-            f"the env's tokenizer ({tokenizer.vocab_size} tokens) is not that of model {model!r} ({len(theirs)} "
-            f"tokens); make the env with tokenizer={model!r}, or pass a loaded model that fits"
-        )
-
-
-def names_a_tokenizer(model: str) -> bool:
-    """Whether a tokenizer belongs to a named model: to all but directories that hold the model alone."""
-    return not Path(model).is_dir() or (Path(model) / "tokenizer_config.json").is_file()
-
-
-def default_model(env: Any) -> Any:
-    """The env's own reference model where it has one (`TextGenToyEnv`), else the model that its tokenizer is named by.
-
-    Args:
-        env: as in `TokenPolicy.kwargs_for`.
-
-    Returns:
-        what `load_model` accepts; `"tiny"` where the tokenizer has no name.
-    """
-    if _has_attribute(env, "reference_model"):
-        return _attribute(env, "reference_model")()
-    spec = _attribute(env, "spec")
-    tokenizer = None if spec is None else spec.kwargs.get("tokenizer")
-    return tokenizer if isinstance(tokenizer, str) and tokenizer != "bytes" else "tiny"
-
-
-def _attribute(env: Any, name: str) -> Any:
-    """An attribute of an env of any of the kinds that `kwargs_for` accepts."""
-    return env.get_attr(name)[0] if isinstance(env, VecEnv) else getattr(env.unwrapped, name)
-
-
-def _has_attribute(env: Any, name: str) -> bool:
-    return env.has_attr(name) if isinstance(env, VecEnv) else hasattr(env.unwrapped, name)

@@ -1,0 +1,76 @@
+"""Wanted means for the policy itself: dual ascent on the coefficients of a distributional target.
+
+A model that cannot reach p misses p's means as well, and the fit of lambda has an error of its own. What is wanted is
+
+    min KL(pi || a)  subject to  E_pi phi = mu,
+
+over the policies that the model can be. Its Lagrangian is
+
+    KL(pi || a) - <lambda, E_pi phi - mu>  =  KL(pi || p_lambda) + <lambda, mu> - log Z(lambda),
+
+so the descent in pi is f-DPG with the reverse KL, and the ascent in lambda is
+
+    lambda <- lambda + step * (mu - E_pi phi)
+
+(Arrow, Hurwicz and Uzawa 1958). A model that can be p ends there: at p the two agree. With other divergences the wanted
+means hold at the end all the same, but the price in KL is not the least.
+"""
+
+from __future__ import annotations
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.distribution_matching import DistributionMatching
+from textgym.estimates import Partition
+from textgym.sb3 import Episodes
+from textgym.targets import Distributional, Product
+
+
+class DualAscent(BaseCallback):
+    """Moves lambda before each rollout by what the last one missed, for `DistributionMatching.learn(callback=...)`.
+
+    Z of the moved target is estimated anew from the reference's samples. Logged: `target/lambda_<feature>`.
+
+    Args:
+        episodes: samples of the reference, `agent.reference_episodes()`; they fit the target where it is open.
+        step: per unit of the feature. A feature in {0, 1} near mean 1/2 follows lambda at a rate of 1/4, so at 0.1 half
+            of a miss is gone after some 30 rollouts.
+
+    Raises:
+        ValueError: a step that is not positive; when training starts, an agent without a distributional target.
+    """
+
+    model: DistributionMatching
+
+    def __init__(self, episodes: Episodes, step: float = 0.1):
+        super().__init__()
+        if not step > 0:
+            raise ValueError(f"step is {step}; it must be positive")
+        self.episodes, self.step = episodes, step
+
+    def _on_training_start(self) -> None:
+        target = getattr(self.model, "target", None)
+        parts = target.targets if isinstance(target, Product) else [target]
+        found = [part for part in parts if isinstance(part, Distributional)]
+        if not found:
+            raise ValueError("DualAscent moves a distributional target, and the agent has none")
+        self.distributional = found[0]
+        self.model.start(self.episodes)
+
+    def _on_rollout_start(self) -> None:
+        if self.n_calls == 0:  # no rollout so far
+            return
+        sample, coefficients = self.model.sample, self.distributional.coefficients
+        assert coefficients is not None
+        share = (sample.log_pi - sample.log_q).softmax(0)  # (E,)
+        for name, mean in self.distributional.means.items():
+            coefficients[name] += self.step * (mean - (share * sample.features[name]).sum().item())
+        self.model.partition = Partition(len(self.model.partition.counts))
+        self.model.start(self.episodes)
+
+    def _on_rollout_end(self) -> None:
+        for name, value in (self.distributional.coefficients or {}).items():
+            self.logger.record(f"target/lambda_{name}", value)
+
+    def _on_step(self) -> bool:
+        return True
