@@ -11,6 +11,7 @@ to the whole sequence; several epochs per rollout; and a Z of each batch alone, 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -24,7 +25,7 @@ from agents.losses import policy_gradient_loss, value_loss
 from agents.policy_gradient import check_choice
 from agents.proposals import PROPOSALS
 from textgym.divergences import DivergenceName, make_divergence
-from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates
+from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates, jackknife
 from textgym.metrics import distinct_n, self_bleu
 from textgym.sb3 import EpisodeRolloutBuffer, Episodes, EpisodicAlgorithm, TokenPolicy
 from textgym.targets import Target, make_target
@@ -283,15 +284,15 @@ class DistributionMatching(EpisodicAlgorithm):
         drawn = self.sample_episodes(episodes)
         sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)
-        ratios = {
-            "cap_rate": ratio(capped.double(), torch.ones_like(sample.log_pi)),
-            "entropy": ratio(-sample.log_pi, sample.features["length"]),
-        }
+        sample = dataclasses.replace(sample, features={**sample.features, "cap_rate": capped.double()})
+        weights = torch.full_like(sample.log_pi, 1 / len(drawn), requires_grad=True)
+        entropy = jackknife((weights @ -sample.log_pi) / (weights @ sample.features["length"]), weights)
         tokens = [row[real].tolist() for row, real in zip(drawn.actions.cpu(), drawn.mask.cpu(), strict=True)]
         assert self.env is not None
         texts = self.env.get_attr("tokenizer")[0].decode_batch(tokens)
         variety = {f"distinct_{n}": distinct_n(tokens, n) for n in (1, 2, 3)} | {"self_bleu": self_bleu(texts)}
-        return self._estimates(sample) | ratios | {n: Estimate(v, math.nan) for n, v in variety.items()}
+        exact = {name: Estimate(value, math.nan) for name, value in variety.items()}
+        return self._estimates(sample) | {"entropy": entropy} | exact
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""
@@ -305,10 +306,3 @@ class DistributionMatching(EpisodicAlgorithm):
         kept = {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}
         if kept:
             self._proposal.load(kept)
-
-
-def ratio(numerators: torch.Tensor, denominators: torch.Tensor) -> Estimate:
-    """A ratio of two means, (n,) each, with its standard error."""
-    value = numerators.mean() / denominators.mean()
-    errors = (numerators - value * denominators) / denominators.mean()
-    return Estimate(value.item(), (errors.std() / math.sqrt(len(errors))).item())
