@@ -12,8 +12,8 @@ so the descent in pi is f-DPG with the reverse KL, and the ascent in lambda is
 
     lambda <- lambda + step * (mu - E_pi phi)
 
-(Arrow, Hurwicz and Uzawa 1958). A model that can be p ends there: at p the two agree. With other divergences the wanted
-means hold at the end all the same, but the price in KL is not the least.
+(Arrow, Hurwicz and Uzawa 1958). A model that can be p ends there: at p the two agree. Other divergences move lambda until
+the means hold as well, but the price in KL is then not the least.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from textgym.targets import Distributional, Product
 class DualAscent(BaseCallback):
     """Moves lambda before each rollout by what the last one missed, for `DistributionMatching.learn(callback=...)`.
 
-    Z of the moved target is estimated anew from the reference's samples. Logged: `target/lambda_<feature>`.
+    Z of the moved target is estimated anew from the reference's samples. Where no policy that the model can be has the
+    means, lambda grows without end. Logged: `target/lambda_<feature>`.
 
     Args:
         episodes: samples of the reference, `agent.reference_episodes()`; they fit the target where it is open.
