@@ -12,8 +12,8 @@ so the descent in pi is f-DPG with the reverse KL, and the ascent in lambda is
 
     lambda <- lambda + step * (mu - E_pi phi)
 
-(Arrow, Hurwicz and Uzawa 1958). A model that can be p ends there: at p the two agree. With another divergence, lambda moves
-until the means hold as well, but the price in KL is not the least.
+(Arrow, Hurwicz and Uzawa 1958). A model that can be p ends there: at p the two agree. With another divergence, lambda
+moves until the means hold as well, but the price in KL is not the least.
 """
 
 from __future__ import annotations
