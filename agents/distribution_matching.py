@@ -291,8 +291,7 @@ class DistributionMatching(EpisodicAlgorithm):
         assert self.env is not None
         texts = self.env.get_attr("tokenizer")[0].decode_batch(tokens)
         variety = {f"distinct_{n}": distinct_n(tokens, n) for n in (1, 2, 3)} | {"self_bleu": self_bleu(texts)}
-        exact = {name: Estimate(value, math.nan) for name, value in variety.items()}
-        return self._estimates(sample) | {"entropy": entropy} | exact
+        return self._estimates(sample) | {"entropy": entropy} | {n: Estimate(v, math.nan) for n, v in variety.items()}
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""
