@@ -121,21 +121,16 @@ class DistributionMatching(EpisodicAlgorithm):
             raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
         self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
         if self.env is not None:
-            self.partition = Partition(self._num_prompts())
+            self.partition = Partition(self._num_prompts(self.env))
 
-    def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """Go on with another env, which must have as many prompts and, like its MDP, the same.
+    def check_env(self, env: VecEnv) -> None:
+        """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and report the target's features."""
+        super().check_env(env)
+        Partition(self._num_prompts(env)).load(self.partition.tensors())  # raises where the numbers differ
 
-        Raises:
-            ValueError: it has another number of prompts or another MDP, or lacks a feature of the target.
-        """
-        super().set_env(env, force_reset)
-        Partition(self._num_prompts()).load(self.partition.tensors())  # raises where the numbers differ
-
-    def _num_prompts(self) -> int:
-        assert self.env is not None
-        self.check_features(self.target)
-        number: int | None = self.env.get_attr("task")[0].prompts.num_prompts
+    def _num_prompts(self, env: VecEnv) -> int:
+        self.check_features(self.target, env)
+        number: int | None = env.get_attr("task")[0].prompts.num_prompts
         if number is None:
             raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
         return number

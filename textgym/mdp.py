@@ -129,8 +129,11 @@ class TextMDP:
 
     def action_masks(self, lengths: IntArray | int) -> BoolArray:
         """The tokens that may be chosen after `lengths` completion tokens: (...) -> (..., V)."""
-        too_short = np.asarray(lengths)[..., None] < self.min_new_tokens
-        return self.allowed & ~(too_short & self.is_eos)
+        return self.permits(np.asarray(lengths)[..., None], slice(None))
+
+    def permits(self, lengths: Any, tokens: Any) -> BoolArray:
+        """Whether each of `tokens` may be chosen after `lengths` completion tokens: (...), (...) -> (...)."""
+        return self.allowed[tokens] & ~((lengths < self.min_new_tokens) & self.is_eos[tokens])
 
 
 def append(mdp: TextMDP, cells: IntArray, starts: Any, lengths: Any, actions: Any) -> tuple[Any, Any]:

@@ -62,6 +62,7 @@ def test_a_checkpoint_that_is_loaded_without_an_env_takes_one_later(tmp_path):
         two = {**SHORT, "prompts": ["a", "b"], "scorer": some_a}
         loaded.set_env(gym.make_vec("TextGen-v0", num_envs=8, autoreset_mode="Disabled", **two))
     assert len(loaded.partition.counts) == 4 and loaded.partition.counts.all()  # nothing is lost
+    assert loaded.get_env() is agent.get_env()
 
 
 def test_z_belongs_to_its_prompts(tmp_path):

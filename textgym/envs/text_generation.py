@@ -124,7 +124,7 @@ class TextGenerationEnv(gym.Env[Any, Any]):
             raise InvalidAction(f"an action is an integer token id, not {action!r}") from None
         if not 0 <= token < mdp.vocab_size:
             raise InvalidAction(f"token {token} is outside the vocabulary; ids run from 0 to {mdp.vocab_size - 1}")
-        if mdp.restricted and not self.action_masks()[token]:
+        if mdp.restricted and not mdp.permits(self._length, token):
             raise InvalidAction(f"token {token} is forbidden after {self._length} tokens; see action_masks()")
         self._length, ended = append(mdp, self._row, mdp.max_prompt_tokens, self._length, token)
         reward, info = 0.0, dict[str, Any]()

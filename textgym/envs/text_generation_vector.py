@@ -168,7 +168,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
                 f"ids run from 0 to {mdp.vocab_size - 1}"
             )
         if mdp.restricted:
-            allowed = mdp.action_masks(self._lengths[rows])[np.arange(len(tokens)), tokens]
+            allowed = mdp.permits(self._lengths[rows], tokens)
             if not allowed.all():
                 row = int(np.argmin(allowed))
                 raise InvalidAction(

@@ -75,7 +75,8 @@ def quasi_rejection(
     """
     if episodes < 1 or pilot < 1:
         raise ValueError(f"episodes={episodes} and pilot={pilot} must be at least 1")
-    agent.check_features(target)
+    assert agent.env is not None
+    agent.check_features(target, agent.env)
     proposals = _proposals(agent, pilot)
     if not target.fitted:
         target.fit(agent.features(proposals), _log_base(proposals))

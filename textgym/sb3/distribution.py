@@ -31,9 +31,9 @@ class TokenDistribution(nn.Module):
             raise ValueError(f"temperature is {temperature}; it must be positive (deterministic=True takes the best)")
         self.mdp, self.temperature = mdp, temperature
         self._allowed: torch.Tensor
-        self._is_eos: torch.Tensor
+        self._eos: torch.Tensor
         self.register_buffer("_allowed", torch.from_numpy(mdp.allowed), persistent=False)
-        self.register_buffer("_is_eos", torch.from_numpy(mdp.is_eos), persistent=False)
+        self.register_buffer("_eos", torch.from_numpy(mdp.is_eos).nonzero().flatten(), persistent=False)
         self._warm, self._truncate = LogitsProcessorList(), LogitsProcessorList()
         if temperature != 1:
             self._warm.append(TemperatureLogitsWarper(float(temperature)))
@@ -57,9 +57,11 @@ class TokenDistribution(nn.Module):
             (M, V) float32.
         """
         logits = self._warm(None, logits)  # first, as it could make a masked logit infinite; they read no token ids
-        if self.mdp.restricted:
+        if not self.mdp.allowed.all():
+            logits = logits.masked_fill(~self._allowed, LOWEST)
+        if self.mdp.min_new_tokens:  # a few columns: an (M, V) mask would cost as much as the softmax
             too_short = (lengths < self.mdp.min_new_tokens).unsqueeze(-1)
-            logits = logits.masked_fill(~(self._allowed & ~(too_short & self._is_eos)), LOWEST)
+            logits = logits.index_copy(-1, self._eos, logits[:, self._eos].masked_fill(too_short, LOWEST))
         if truncate and self._truncate:
             kept = self._truncate(None, logits)
             if chosen is not None:

@@ -170,15 +170,15 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             self.reference = Reference(self.policy, self.reference_source, self._reference_given)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """Go on with another env, which must have the policy's MDP.
-
-        Raises:
-            ValueError: it has another one.
-        """
+        """Go on with another env that `check_env` accepts; the old one stays where it does not."""
         env = self._wrap_env(env, self.verbose)
+        self.check_env(env)
+        super().set_env(env, force_reset)
+
+    def check_env(self, env: VecEnv) -> None:
+        """Refuse an env to go on with, with a ValueError, where its MDP is not the policy's."""
         if (theirs := TokenPolicy.kwargs_for(env, self.policy.model)["mdp"]) != self.mdp:
             raise ValueError(f"the env's MDP is not the policy's: {theirs} != {self.mdp}")
-        super().set_env(env, force_reset)
 
     def needs_reference(self) -> bool:
         """Whether the objective needs the reference model; without need, none is kept unless one is given."""
@@ -195,9 +195,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         components = dict(zip(self.component_names, episodes.components.double().T, strict=True))
         return {**components, "reward": episodes.rewards.double().sum(-1)}
 
-    def check_features(self, target: Target) -> None:
+    @staticmethod
+    def check_features(target: Target, env: VecEnv) -> None:
         """Refuse a target that reads what the env does not report, with a ValueError."""
-        known = ("reward", *self.component_names)
+        known = ("reward", *env.get_attr("scorer")[0].component_names)
         if unknown := [name for name in target.features if name not in known]:
             raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
 
