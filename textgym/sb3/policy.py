@@ -17,16 +17,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.language_models import load_model
 from textgym.language_models.adapters import add_lora
-from textgym.language_models.decoder import Decoder, check_decoding
-from textgym.language_models.forward import (
-    check_model,
-    episode_hidden,
-    logits_of,
-    memory_advice,
-    state_hidden,
-)
-from textgym.language_models.precision import AutocastCopy, lower_frozen_matrices
+from textgym.language_models.decoder import check_decoding
+from textgym.language_models.forward import check_model, episode_hidden, logits_of, memory_advice, state_hidden
+from textgym.language_models.precision import lower_frozen_matrices
 from textgym.mdp import TextMDP
+from textgym.sb3.decoding import TrainedDecoders
 from textgym.sb3.distribution import TokenDistribution, choose
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 from textgym.sb3.scoring import by_step, score_tokens
@@ -121,12 +116,7 @@ class TokenPolicy(ActorCriticPolicy):
                 trunk.activation_checkpointing_enable({"use_reentrant": False})
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
-        self.optimizer.register_step_post_hook(self._count_step)  # fused optimizers do not count versions up
-        self._steps = 0
-        self._watched = [p for trunk in self._trunks() for p in trunk.parameters()]
-        self._copies: list[AutocastCopy] = []
-        self._decoders: list[Decoder] = []
-        self._decoded_version = -1
+        self._decoders = TrainedDecoders(self._trunks(), mdp, self.optimizer, autocast=self.dtype == "bfloat16")
 
     @staticmethod
     def kwargs_for(
@@ -186,7 +176,7 @@ class TokenPolicy(ActorCriticPolicy):
     @property
     def cache_bytes(self) -> int:
         """Bytes of the key-value cache."""
-        return sum(decoder.cache_bytes for decoder in self._decoders)
+        return self._decoders.cache_bytes
 
     def get_distribution(self, obs: PyTorchObs) -> CategoricalDistribution:  # type: ignore[override]
         """The distribution of the next token, (N, V), by cached decoding; no gradient; uniform for ended rows."""
@@ -227,33 +217,13 @@ class TokenPolicy(ActorCriticPolicy):
                 return self._decode(obs)
             finally:
                 self.train(True)
-        self._follow_weights()
         with self.autocast():
-            hidden, live = self._decoders[0].hidden(observations)
-            value_hidden = hidden if len(self._decoders) == 1 else self._decoders[1].hidden(observations)[0]
-            on_device = live.to(hidden.device)
-            logits = logits_of(self._decoders[0].model, hidden[on_device], self.mdp.vocab_size)
-        lengths = self._lengths(observations[live.to(observations.device)]).to(hidden.device)
-        values = self._values(value_hidden) * on_device[:, None]
+            hidden, live = self._decoders.hidden(observations)
+            on_device = live.to(hidden[0].device)
+            logits = logits_of(self._decoders.model, hidden[0][on_device], self.mdp.vocab_size)
+        lengths = self._lengths(observations[live.to(observations.device)]).to(logits.device)
+        values = self._values(hidden[-1]) * on_device[:, None]
         return self.distribution.log_probs(logits, lengths), values, live
-
-    def _count_step(self, *args: Any) -> None:
-        self._steps += 1
-
-    def _follow_weights(self) -> None:
-        """Drop what was decoded with other weights."""
-        version = self._steps + sum(p._version for p in self._watched)  # in-place updates of any kind count up
-        if not self._decoders:
-            if self.dtype == "bfloat16":
-                self._copies = [AutocastCopy(trunk) for trunk in self._trunks()]
-            models = [c.model for c in self._copies] or self._trunks()
-            self._decoders = [Decoder(model, self.mdp) for model in models]
-        elif version != self._decoded_version:
-            for copied in self._copies:
-                copied.refresh()
-            for decoder in self._decoders:
-                decoder.reset()
-        self._decoded_version = version
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, enabled=False):
