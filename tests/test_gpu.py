@@ -66,6 +66,17 @@ def test_ppo_trains(kwargs):
     assert made.reference is not None and (made.reference.model is None) == ("lora" in kwargs)
 
 
+def test_graphs_follow_the_biases_under_autocast():
+    """GPT-2's biases are cast in every step; a graph that read an earlier cast would sample from another policy."""
+    env = gym.make_vec(
+        "TextGen-v0", num_envs=16, num_generations=4, autoreset_mode="Disabled", **CHARACTERS, scorer=count_tokens
+    )
+    made = REINFORCE("TokenPolicy", env, small_gpt2(), dtype="bfloat16", learning_rate=1e-2, seed=0, device="cuda")
+    made.learn(2_000)
+    episodes = made.sample_episodes(64)
+    assert (episodes.log_probs - episodes.sampled_log_probs).abs()[episodes.mask].mean() < 0.05
+
+
 def test_it_learns():
     made = REINFORCE(
         "TokenPolicy",

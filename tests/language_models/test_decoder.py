@@ -265,3 +265,19 @@ def test_one_graph_serves_all_steps_of_its_size():
     check(decoder, "llama", np.stack([row([0]), row([1])]))
     check(decoder, "llama", np.stack([row([0], [0]), row([1], [0])]))
     assert len(captured) == 2  # another number of slots is another cache
+
+
+def test_a_graph_is_captured_without_the_weights_that_autocast_keeps_for_a_while():
+    """A replay would read them after autocast has freed them: the casts must be part of the graph."""
+    caching, decoder = [], Decoder(model_named("gpt2"), MDP)
+
+    def capture(step):
+        caching.append(torch.is_autocast_cache_enabled())
+        return step
+
+    decoder._graphs = GraphedSteps(decoder.model, capture)
+    with torch.autocast("cpu", torch.bfloat16):
+        for completion in ([], [0]):
+            decoder.logits(torch.from_numpy(np.stack([row([0, 1], completion)])))
+        assert torch.is_autocast_cache_enabled() and torch.is_autocast_enabled("cpu")
+    assert caching == [False]

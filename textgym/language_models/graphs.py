@@ -84,7 +84,10 @@ class GraphedSteps:
             output.copy_(hidden)
 
         step()  # allocates what a capture may not
-        return inputs, output, self._capture(step)
+        device = fed.device.type
+        # A graph must cast weights that autocast lowers itself: those in autocast's cache are freed with its context.
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+            return inputs, output, self._capture(step)
 
 
 def fill(inputs: torch.Tensor, fed: torch.Tensor, cache: SlotCache) -> None:
