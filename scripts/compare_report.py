@@ -71,7 +71,7 @@ class Interval:
 def measured(record: dict[str, Any], measure: str) -> float:
     """One of `MEASURES` of a finished run."""
     value = record["evaluation"][measure]
-    return value["mean"] if isinstance(value, dict) else value
+    return value["value"] if isinstance(value, dict) else value
 
 
 def in_words(record: dict[str, Any]) -> str:

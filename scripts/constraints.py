@@ -126,15 +126,15 @@ class Row:
     def cells(self, features: tuple[str, ...]) -> list[str]:
         """The line, in words."""
         e = self.evaluation
-        means = [f"{100 * e.components[n].mean:.1f} ± {100 * e.components[n].standard_error:.1f}" for n in features]
-        kl = f"{e.kl_to_reference.mean:.2f} ± {e.kl_to_reference.standard_error:.2f}"
-        tail = [f"{e.distinct_2:.3f}", f"{e.self_bleu:.3f}", f"{e.length.mean:.1f}", f"{self.minutes:.1f}"]
+        means = [f"{100 * e.components[n].value:.1f} ± {100 * e.components[n].standard_error:.1f}" for n in features]
+        kl = f"{e.kl_to_reference.value:.2f} ± {e.kl_to_reference.standard_error:.2f}"
+        tail = [f"{e.distinct_2:.3f}", f"{e.self_bleu:.3f}", f"{e.length.value:.1f}", f"{self.minutes:.1f}"]
         return [self.agent, str(self.seed), *means, kl, f"{self.least_kl:.2f}", *tail]
 
 
 def row(name: str, seed: int, minutes: float, evaluation: Evaluation, reference: Features) -> Row:
     """With the least KL beside what was reached."""
-    achieved = {feature: estimate.mean for feature, estimate in evaluation.components.items()}
+    achieved = {feature: estimate.value for feature, estimate in evaluation.components.items()}
     return Row(name, seed, minutes, evaluation, least_kl(achieved, reference))
 
 
@@ -161,7 +161,7 @@ def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
     ]
     if args.reinforce:
         started, other = time.monotonic(), REINFORCE(**args.options(seed))
-        train(other, 2 * args.total_timesteps, StopAt(rows[-1].evaluation.reward.mean))
+        train(other, 2 * args.total_timesteps, StopAt(rows[-1].evaluation.reward.value))
         minutes = minutes_since(started)
         rows.append(row("REINFORCE", seed, minutes, evaluate(other, args.episodes), reference))
     return rows

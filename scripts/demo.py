@@ -81,9 +81,9 @@ def report(before: Evaluation, after: Evaluation) -> None:
     for name in ("", "before", "after"):
         table.add_column(name, justify="right" if name else "left")
     rows = {
-        "reward": lambda e: f"{e.reward.mean:+.3f} ± {e.reward.standard_error:.3f}",
-        "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.mean, 2) + 0.0:.2f}",
-        "length (tokens)": lambda e: f"{e.length.mean:.1f}",
+        "reward": lambda e: f"{e.reward.value:+.3f} ± {e.reward.standard_error:.3f}",
+        "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.value, 2) + 0.0:.2f}",
+        "length (tokens)": lambda e: f"{e.length.value:.1f}",
         "distinct-2": lambda e: f"{e.distinct_2:.3f}",
         "self-BLEU": lambda e: f"{e.self_bleu:.3f}",
         "entropy (nats per token)": lambda e: f"{e.entropy:.2f}",

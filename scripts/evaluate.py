@@ -26,25 +26,12 @@ from rich.table import Table
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import Sample, env_of, read_saved, show_sample
+from textgym.estimates import Estimate
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.sb3.checkpoints import saved_reference
 
 PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over episodes and its standard error, s / sqrt(E); the error of a single episode is not known, NaN."""
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: torch.Tensor) -> Estimate:
-        """The estimate from one value per episode, (E,)."""
-        x = values.double()
-        return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan)
 
 
 @dataclass(frozen=True)
@@ -82,6 +69,8 @@ class Evaluation:
         """Nested dicts and lists that `json.dumps` takes; a standard error that is not known becomes None."""
 
         def plain(value: Any) -> Any:
+            if isinstance(value, Estimate):
+                value = value._asdict()
             if isinstance(value, dict):
                 return {name: plain(item) for name, item in value.items()}
             if isinstance(value, list | tuple):
@@ -114,13 +103,14 @@ def evaluate(agent: EpisodicAlgorithm, episodes: int, samples: int = 4) -> Evalu
     texts, rewards = task.tokenizer.decode_batch(completions), batch.rewards.sum(-1)
     return Evaluation(
         episodes=len(batch),
-        reward=Estimate.of(rewards),
+        reward=Estimate.mean_of(rewards),
         components={
-            name: Estimate.of(values) for name, values in zip(agent.component_names, batch.components.T, strict=True)
+            name: Estimate.mean_of(values)
+            for name, values in zip(agent.component_names, batch.components.T, strict=True)
         },
-        kl_to_reference=Estimate.of((batch.log_probs - batch.reference_log_probs).double().sum(-1)),
+        kl_to_reference=Estimate.mean_of((batch.log_probs - batch.reference_log_probs).double().sum(-1)),
         entropy=entropy / sum(lengths),
-        length=Estimate.of(batch.lengths),
+        length=Estimate.mean_of(batch.lengths),
         eos_share=float(np.mean([ids[-1] in agent.mdp.eos_token_ids for ids in completions])),
         distinct_1=distinct_n(completions, 1),
         distinct_2=distinct_n(completions, 2),
@@ -209,7 +199,7 @@ def report(evaluation: Evaluation, title: str, console: Console) -> None:
         table.add_column(name, justify="left" if not name else "right")
     for name, value in rows:
         if isinstance(value, Estimate):
-            table.add_row(escape(name), f"{value.mean:.4f}", f"{value.standard_error:.4f}")
+            table.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}")
         else:
             table.add_row(escape(name), "-" if value is None else f"{value:.4f}", "")
     console.print(table)

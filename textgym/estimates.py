@@ -26,6 +26,12 @@ class Estimate(NamedTuple):
     value: float
     standard_error: float
 
+    @classmethod
+    def mean_of(cls, values: torch.Tensor) -> Estimate:
+        """The mean of independent values, (n,), with s / sqrt(n); a single one has no standard error."""
+        x = values.double()
+        return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan)
+
     def interval(self, z: float = 1.96) -> tuple[float, float]:
         """The interval value -+ z standard errors, 95% by default."""
         return self.value - z * self.standard_error, self.value + z * self.standard_error

@@ -96,8 +96,8 @@ def test_the_table_from_the_runs(finished):
         runs = [run["evaluation"] for run in report["runs"] if run["agent"] == entry]
         assert len(runs) == 2 and all(run["episodes"] == 32 for run in runs)
         values = {
-            "reward": [run["reward"]["mean"] for run in runs],
-            "kl_to_reference": [run["kl_to_reference"]["mean"] for run in runs],
+            "reward": [run["reward"]["value"] for run in runs],
+            "kl_to_reference": [run["kl_to_reference"]["value"] for run in runs],
             "distinct_2": [run["distinct_2"] for run in runs],
         }
         assert set(row) == set(values)
@@ -122,7 +122,7 @@ def test_every_run_is_kept_with_its_arguments_and_log(finished):
         assert json.loads((out / run["folder"] / "run.json").read_text()) == run
         assert run["arguments"]["seed"] == seed and run["arguments"]["env"]["env_id"] == "TextGenChars-v0"
         assert {"python", "textgym", "torch"} <= set(run["versions"])
-        kl = run["evaluation"]["kl_to_reference"]["mean"]
+        kl = run["evaluation"]["kl_to_reference"]["value"]
         if entry == "untrained":
             assert run["tokens"] == 0 and kl == pytest.approx(0, abs=1e-5)
             continue

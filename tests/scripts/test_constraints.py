@@ -25,7 +25,7 @@ def test_a_short_run_writes_a_row_each_for_the_reference_f_dpg_and_reinforce(tmp
     main(tyro.cli(Args, args=["balance", "--divergences", "alpha", *sizes.split(), "--out", str(tmp_path)]))
     rows = json.loads((tmp_path / "balance.json").read_text())["rows"]
     assert [row["agent"] for row in rows] == ["reference", "alpha 0.5", "REINFORCE"]
-    assert rows[0]["evaluation"]["kl_to_reference"]["mean"] == pytest.approx(0, abs=1e-4)
+    assert rows[0]["evaluation"]["kl_to_reference"]["value"] == pytest.approx(0, abs=1e-4)
     for row in rows:
         assert math.isfinite(row["least_kl"]) and 0 <= row["least_kl"] < 1
         assert set(row["evaluation"]["components"]) == {"opening"}

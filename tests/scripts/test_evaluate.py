@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.evaluate import Args, Estimate, evaluate, load_agent, main
+from scripts.evaluate import Args, evaluate, load_agent, main
 from tests.conftest import small_llama
+from textgym.estimates import Estimate
 from textgym.language_models import load_model
 from textgym.metrics import self_bleu
 from textgym.sb3 import EpisodicAlgorithm
@@ -82,10 +83,10 @@ def test_numbers_against_the_episodes(model, other_model):
 
     assert result.episodes == 32 == len(texts)
     assert 0 < rewards.mean() < 1  # otherwise the next lines show little
-    assert result.reward.mean == pytest.approx(rewards.mean())
+    assert result.reward.value == pytest.approx(rewards.mean())
     assert result.reward.standard_error == pytest.approx(rewards.std(ddof=1) / math.sqrt(32))
     assert result.components == {"regex": result.reward}
-    assert result.length.mean == pytest.approx(lengths.mean())
+    assert result.length.value == pytest.approx(lengths.mean())
     assert result.eos_share == pytest.approx(np.mean([ids[-1] == 4 for ids in completions]))
     tokens = [i for ids in completions for i in ids]
     pairs = [pair for ids in completions for pair in zip(ids, ids[1:], strict=False)]
@@ -96,7 +97,7 @@ def test_numbers_against_the_episodes(model, other_model):
     ours, entropies = log_probs_by_hand(model, episodes)
     theirs, _ = log_probs_by_hand(other_model, episodes)
     k1 = ours - theirs
-    assert result.kl_to_reference.mean == pytest.approx(k1.mean(), abs=1e-4)
+    assert result.kl_to_reference.value == pytest.approx(k1.mean(), abs=1e-4)
     assert result.kl_to_reference.standard_error == pytest.approx(k1.std(ddof=1) / math.sqrt(32), abs=1e-4)
     assert result.entropy == pytest.approx(entropies.sum() / lengths.sum(), abs=1e-4)
     assert [s.completion for s in result.samples] == [texts[0], texts[-1]]
@@ -107,7 +108,7 @@ def test_numbers_against_the_episodes(model, other_model):
 def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     file = tmp_path / "new" / "result.json"
     result = main(Args(model=model, env_id="TextGenChars-v0", episodes=10, device="cpu", seed=3, json=file))
-    assert result.kl_to_reference.mean == pytest.approx(0, abs=1e-5)
+    assert result.kl_to_reference.value == pytest.approx(0, abs=1e-5)
     written = json.loads(file.read_text())
     assert written["env_id"] == "TextGenChars-v0" and written["model"] == model and written["seed"] == 3
     assert written["device"] == "cpu" and written["versions"]["torch"] == torch.__version__
@@ -125,7 +126,7 @@ def test_a_checkpoint_brings_its_env_and_reference(checkpoint, model, other_mode
     for ours, path in ((agent.policy.model, other_model), (agent.reference.model, model)):
         theirs = load_model(path).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
-    assert evaluate(agent, 64).kl_to_reference.mean > 0.1
+    assert evaluate(agent, 64).kl_to_reference.value > 0.1
 
 
 def test_a_checkpoint_with_an_unnamed_reference(model, tmp_path):
@@ -135,7 +136,7 @@ def test_a_checkpoint_with_an_unnamed_reference(model, tmp_path):
     agent.save(tmp_path / "saved")
     again, _, _, reference = load_agent(Args(model=str(tmp_path / "saved"), episodes=2, device="cpu"))
     assert reference == str(tmp_path / "saved" / "reference")
-    assert evaluate(again, 2).kl_to_reference.mean == pytest.approx(0, abs=1e-5)
+    assert evaluate(again, 2).kl_to_reference.value == pytest.approx(0, abs=1e-5)
 
 
 def test_the_seed_decides(model):
@@ -182,8 +183,8 @@ def test_a_reference_with_other_tokens_is_refused(model, tmp_path):
 
 
 def test_one_episode_has_no_standard_error():
-    estimate = Estimate.of(torch.tensor([2]))
-    assert estimate.mean == 2 and math.isnan(estimate.standard_error)
+    estimate = Estimate.mean_of(torch.tensor([2]))
+    assert estimate.value == 2 and math.isnan(estimate.standard_error)
 
 
 def test_command_line_from_another_directory(checkpoint, tmp_path):
@@ -194,4 +195,4 @@ def test_command_line_from_another_directory(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["episodes"] == 6 and written["env_id"] == "TextGenChars-v0"
-    assert f"{written['reward']['mean']:.4f}" in done.stdout
+    assert f"{written['reward']['value']:.4f}" in done.stdout
