@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from textgym.sb3 import TextVecEnv
@@ -99,6 +100,7 @@ def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
     steps, live_steps = [], []
 
     def on_step(live, dones, infos):
+        assert torch.is_grad_enabled()  # a callback may train something of its own
         steps.append(dones & live)
         live_steps.append(int(live.sum()))
         return True

@@ -18,7 +18,6 @@ from textgym.sb3.vec_env import TextVecEnv
 OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 
-@torch.no_grad()
 def play(
     env: VecEnv, player: Player, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
 ) -> dict[str, np.ndarray] | None:
