@@ -29,6 +29,11 @@ def count_tokens(completion_ids):
     return [float(len(ids)) for ids in completion_ids]
 
 
+def share_of_a(completions):
+    """A task without local optima for `TextGenChars-v0`: every "a" is worth 1/8, and eight fit."""
+    return [text.count("a") / 8 for text in completions]
+
+
 def eos(completions):
     """A function whose name info already uses."""
     return [0.0 for _ in completions]

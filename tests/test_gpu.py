@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents import PPO, REINFORCE, DistributionMatching, SoftQLearning
-from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
+from tests.conftest import CHARACTERS, count_tokens, share_of_a, small_gpt2, small_llama
 from textgym.exact import TokenTree
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.forward import logits_of, state_hidden
@@ -78,16 +78,9 @@ def test_graphs_follow_the_biases_under_autocast():
 
 
 def test_it_learns():
+    env = gym.make_vec("TextGenChars-v0", num_envs=64, num_generations=64, autoreset_mode="Disabled", scorer=share_of_a)
     made = REINFORCE(
-        "TokenPolicy",
-        "TextGenChars-v0",
-        small_llama(),
-        num_generations=64,
-        learning_rate=2e-3,
-        kl_coef=0.0,
-        ent_coef=0.01,
-        seed=0,
-        device="cuda",
+        "TokenPolicy", env, small_llama(), learning_rate=2e-3, kl_coef=0.0, ent_coef=0.01, seed=0, device="cuda"
     )
     made.learn(20_000)
     assert made.sample_episodes(256).rewards.sum(-1).mean() >= 0.9

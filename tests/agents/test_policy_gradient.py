@@ -2,13 +2,14 @@
 
 import itertools
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from agents import GRPO, PPO, REINFORCE, RLOO
 from tests.agents.conftest import agent, assert_same, gradients, randomize_values, stale_episodes, weights
-from tests.conftest import CHARACTERS, episodes_of, small_llama
+from tests.conftest import CHARACTERS, episodes_of, share_of_a, small_llama
 from textgym.language_models.forward import episode_logits
 
 BINARY = {
@@ -212,28 +213,29 @@ def test_the_mean_gradient_is_the_exact_one(cls, kwargs):
     assert ((samples.mean(0) - exact).abs() < 5 * errors).all()
 
 
-PPO_TASK = {"total_timesteps": 20_000, "learning_rate": 1e-3}  # at 3e-3 some runs fall back again
+PPO_TASK = {"learning_rate": 5e-4, "batch_size": None, "n_epochs": 2}
 
 
 @pytest.mark.parametrize(
     ("cls", "seed", "kwargs"),
     [
-        *[(REINFORCE, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
-        *[(RLOO, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
-        *[(GRPO, seed, {"total_timesteps": 20_000, "learning_rate": 2e-3}) for seed in range(3)],
+        *[(cls, seed, {"learning_rate": 2e-3}) for cls in (REINFORCE, RLOO, GRPO) for seed in range(3)],
         *[(PPO, seed, PPO_TASK) for seed in range(3)],
         (PPO, 0, PPO_TASK | {"policy_kwargs": {"value_function": "separate"}}),
     ],
     ids=lambda value: getattr(value, "__name__", None) or ("separate" if "policy_kwargs" in str(value) else None),
 )
 def test_it_learns_a_task_whose_optimum_is_known(cls, seed, kwargs):
-    """From about 0.1 to at least 0.9 of the optimum 1 ("abab...")."""
-    kwargs = dict(kwargs)
-    steps = kwargs.pop("total_timesteps")
-    common = {"n_envs": 64, "num_generations": 64, "kl_coef": 0.0, "ent_coef": 0.01, "device": "cpu"}
-    algorithm = cls("TokenPolicy", "TextGenChars-v0", small_llama(5, seed), seed=seed, **common, **kwargs)
+    """To at least 0.9 of the optimum 1; of 12 seeds each, the least was 0.98, so that rounding decides nothing.
+
+    The id's own task, "abab...", has local optima at 0.75 and 0.86, in which one run of six ends.
+    """
+    env = gym.make_vec("TextGenChars-v0", num_envs=64, num_generations=64, autoreset_mode="Disabled", scorer=share_of_a)
+    algorithm = cls(
+        "TokenPolicy", env, small_llama(5, seed), kl_coef=0.0, ent_coef=0.01, seed=seed, device="cpu", **kwargs
+    )
     before = algorithm.sample_episodes(256).rewards.sum(-1).mean()
-    algorithm.learn(steps)
+    algorithm.learn(20_000)
     after = algorithm.sample_episodes(256).rewards.sum(-1).mean()
     assert before < 0.3 and after >= 0.9, (before, after)
 
