@@ -213,31 +213,42 @@ def test_the_mean_gradient_is_the_exact_one(cls, kwargs):
     assert ((samples.mean(0) - exact).abs() < 5 * errors).all()
 
 
-PPO_TASK = {"learning_rate": 5e-4, "batch_size": None, "n_epochs": 2}
+OPTIONS = {cls: {"learning_rate": 2e-3} for cls in (REINFORCE, RLOO, GRPO)}
+OPTIONS[PPO] = {"learning_rate": 5e-4, "batch_size": None, "n_epochs": 2}
+RUNS = [(cls, seed, options) for cls, options in OPTIONS.items() for seed in range(3)]
+RUNS.append((PPO, 0, OPTIONS[PPO] | {"policy_kwargs": {"value_function": "separate"}}))
+
+
+def rewards_before_and_after(cls, seed, kwargs, **env):
+    """Mean rewards of an untrained and of a trained agent on `TextGenChars-v0`."""
+    made = gym.make_vec("TextGenChars-v0", num_envs=64, num_generations=64, autoreset_mode="Disabled", **env)
+    algorithm = cls(
+        "TokenPolicy", made, small_llama(5, seed), kl_coef=0.0, ent_coef=0.01, seed=seed, device="cpu", **kwargs
+    )
+    before = algorithm.sample_episodes(256).rewards.sum(-1).mean()
+    algorithm.learn(20_000)
+    return before, algorithm.sample_episodes(256).rewards.sum(-1).mean()
 
 
 @pytest.mark.parametrize(
     ("cls", "seed", "kwargs"),
-    [
-        *[(cls, seed, {"learning_rate": 2e-3}) for cls in (REINFORCE, RLOO, GRPO) for seed in range(3)],
-        *[(PPO, seed, PPO_TASK) for seed in range(3)],
-        (PPO, 0, PPO_TASK | {"policy_kwargs": {"value_function": "separate"}}),
-    ],
+    RUNS,
     ids=lambda value: getattr(value, "__name__", None) or ("separate" if "policy_kwargs" in str(value) else None),
 )
 def test_it_learns_a_task_whose_optimum_is_known(cls, seed, kwargs):
-    """To at least 0.9 of the optimum 1; of 12 seeds each, the least was 0.98, so that rounding decides nothing.
-
-    The id's own task, "abab...", has local optima at 0.75 and 0.86, in which one run of six ends.
-    """
-    env = gym.make_vec("TextGenChars-v0", num_envs=64, num_generations=64, autoreset_mode="Disabled", scorer=share_of_a)
-    algorithm = cls(
-        "TokenPolicy", env, small_llama(5, seed), kl_coef=0.0, ent_coef=0.01, seed=seed, device="cpu", **kwargs
-    )
-    before = algorithm.sample_episodes(256).rewards.sum(-1).mean()
-    algorithm.learn(20_000)
-    after = algorithm.sample_episodes(256).rewards.sum(-1).mean()
+    """To at least 0.9 of the optimum 1; of 12 seeds each, the least was 0.98, so that rounding decides nothing."""
+    before, after = rewards_before_and_after(cls, seed, kwargs, scorer=share_of_a)
     assert before < 0.3 and after >= 0.9, (before, after)
+
+
+@pytest.mark.parametrize("cls", OPTIONS)
+def test_it_learns_what_depends_on_the_context(cls):
+    """The id's own task, "abab...": tokens drawn without regard to the context earn 0.44 at best (enumerated).
+
+    Not all runs find the optimum 1: of 12 seeds or more of each, the least ended at 0.74.
+    """
+    before, after = rewards_before_and_after(cls, 0, OPTIONS[cls])
+    assert before < 0.3 and after >= 0.6, (before, after)
 
 
 def test_a_low_temperature_trains_under_masks():
