@@ -270,9 +270,10 @@ def test_a_reference_is_asked_for_where_the_saved_training_needed_none(tmp_path)
 
 def test_a_model_that_had_a_name_is_its_own_reference_also_after_a_second_save(tmp_path):
     def env():
-        return gym.make_vec("TextGen-v0", num_envs=2, num_generations=2, autoreset_mode="Disabled")
+        kwargs = {"scorer": count_tokens}  # never 0, so that there is something to learn from two texts
+        return gym.make_vec("TextGen-v0", num_envs=2, num_generations=2, autoreset_mode="Disabled", **kwargs)
 
-    made = PPO("TokenPolicy", env(), "tiny", kl_coef=0.0, device="cpu")
+    made = PPO("TokenPolicy", env(), "tiny", kl_coef=0.0, seed=0, device="cpu")
     pretrained = made.policy.model.get_output_embeddings().weight.detach().clone()
     made.learn(1)
     for path in (tmp_path / "first", tmp_path / "second"):
