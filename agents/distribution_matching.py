@@ -24,11 +24,20 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.losses import policy_gradient_loss, value_loss
 from agents.policy_gradient import check_choice
 from agents.proposals import PROPOSALS
-from textgym.divergences import DivergenceName, make_divergence
-from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates, jackknife
+from textgym.matching import (
+    DivergenceName,
+    Estimate,
+    LogPartition,
+    Target,
+    WeightedSample,
+    effective_sample_size,
+    estimate,
+    jackknife,
+    make_divergence,
+    make_target,
+)
 from textgym.metrics import distinct_n, self_bleu
 from textgym.sb3 import EpisodeRolloutBuffer, Episodes, EpisodicAlgorithm, TokenPolicy
-from textgym.targets import Target, make_target
 
 Baseline = Literal["none", "leave_one_out", "value"]
 ProposalName = Literal["on_policy", "mixture", "adaptive"]
@@ -44,16 +53,16 @@ class DistributionMatching(EpisodicAlgorithm):
 
     Logged in each rollout, from its samples: `rollout/reward`, the scorer's components and `rollout/kl_to_reference`,
     all under the policy whatever the proposal; and `target/...`: `kl_p_pi`, `kl_pi_p`, `tv`, `js`, `mass_outside`,
-    `log_z`, `effective_sample_size` (`textgym.estimates.estimates`), each with its standard error `..._se`; and in each
+    `log_z`, `effective_sample_size` (`textgym.matching.estimate`), each with its standard error `..._se`; and in each
     update `train/cap_rate`, the share of episodes whose weighted pseudo-reward was capped.
 
     Args:
         policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
         model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
-        target: a `textgym.targets.Target` or its JSON; by default RLHF with beta = 0.1. Its features are `"reward"` and
-            the scorer's components.
-        divergence: see `textgym.divergences.make_divergence`.
+        target: a `textgym.matching.Target` or its JSON; by default RLHF with beta = 0.1. Its features are `"reward"`
+            and the scorer's components.
+        divergence: see `textgym.matching.make_divergence`.
         alpha: of the divergence `"alpha"`.
         baseline: `"leave_one_out"`, the mean of the other episodes of the prompt; `"value"`, a value head's value of
             each state; or `"none"`.
@@ -121,12 +130,12 @@ class DistributionMatching(EpisodicAlgorithm):
             raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
         self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
         if self.env is not None:
-            self.partition = Partition(self._num_prompts(self.env))
+            self.partition = LogPartition(self._num_prompts(self.env))
 
     def check_env(self, env: VecEnv) -> None:
         """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and report the target's features."""
         super().check_env(env)
-        Partition(self._num_prompts(env)).load(self.partition.tensors())  # raises where the numbers differ
+        LogPartition(self._num_prompts(env)).load(self.partition.tensors())  # raises where the numbers differ
 
     def _num_prompts(self, env: VecEnv) -> int:
         self.check_features(self.target, env)
@@ -187,10 +196,10 @@ class DistributionMatching(EpisodicAlgorithm):
             parts.append(self._play(1, player))
         return Episodes.concatenate(parts).select(slice(wanted))
 
-    def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> Weighted:
+    def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> WeightedSample:
         """Scored episodes as samples of a proposal, (E,) log q."""
         features = self.features(episodes)
-        return Weighted(
+        return WeightedSample(
             log_pi=episodes.log_probs.double().sum(-1),
             log_a=episodes.reference_log_probs.double().sum(-1),
             log_q=log_q,
@@ -209,14 +218,14 @@ class DistributionMatching(EpisodicAlgorithm):
         numbers = self._estimates(self.sample)
         self._proposal.update(numbers)
         self.logger.record("rollout/cache_mib", self.policy.cache_bytes / 2**20)
-        for name, estimate in numbers.items():
+        for name, (value, standard_error) in numbers.items():
             where = "rollout" if name in self.sample.features or name == "kl_to_reference" else "target"
-            self.logger.record(f"{where}/{name}", estimate.value)
-            if math.isfinite(estimate.standard_error):
-                self.logger.record(f"{where}/{name}_se", estimate.standard_error)
+            self.logger.record(f"{where}/{name}", value)
+            if math.isfinite(standard_error):
+                self.logger.record(f"{where}/{name}_se", standard_error)
 
-    def _estimates(self, sample: Weighted) -> dict[str, Estimate]:
-        return estimates(sample.cpu(), self.partition.log_z, self.partition.standard_errors)
+    def _estimates(self, sample: WeightedSample) -> dict[str, Estimate]:
+        return estimate(sample.cpu(), self.partition.log_z, self.partition.standard_errors)
 
     def train(self) -> None:
         """One gradient step on the rollout."""
@@ -226,7 +235,7 @@ class DistributionMatching(EpisodicAlgorithm):
         if episodes.advantages.any():
             self.gradient_step(episodes, self.loss, "sum")
 
-    def with_advantages(self, episodes: Episodes, sample: Weighted) -> Episodes:
+    def with_advantages(self, episodes: Episodes, sample: WeightedSample) -> Episodes:
         """The weight of each token's log-probability, (E, T), 0 for prompts whose Z is 0 so far.
 
         Args:
@@ -247,7 +256,7 @@ class DistributionMatching(EpisodicAlgorithm):
         returns = pseudo_rewards[:, None] * episodes.mask
         return episodes.replace(advantages=(advantages * episodes.mask).float(), returns=returns.float())
 
-    def _pseudo_rewards(self, sample: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pseudo_rewards(self, sample: WeightedSample) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights pi / q and pseudo-rewards f'(1) - f'(t), (E,) each and both 0 for prompts whose Z is 0 so far."""
         log_z = self.partition.log_z.to(sample.log_pi.device)[sample.prompts]
         usable = torch.isfinite(log_z)
@@ -295,7 +304,7 @@ class DistributionMatching(EpisodicAlgorithm):
     def load_extra_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `extra_tensors`."""
         if self.env is None:
-            self.partition = Partition(len(tensors["counts"]))
+            self.partition = LogPartition(len(tensors["counts"]))
         self.partition.load(tensors)
         kept = {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}
         if kept:

@@ -21,9 +21,8 @@ from __future__ import annotations
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.distribution_matching import DistributionMatching
-from textgym.estimates import Partition
+from textgym.matching import Distributional, LogPartition, Product
 from textgym.sb3 import Episodes
-from textgym.targets import Distributional, Product
 
 
 class DualAscent(BaseCallback):
@@ -66,7 +65,7 @@ class DualAscent(BaseCallback):
         share = (sample.log_pi - sample.log_q).softmax(0)  # (E,)
         for name, mean in self.distributional.means.items():
             coefficients[name] += self.step * (mean - (share * sample.features[name]).sum().item())
-        self.model.partition = Partition(len(self.model.partition.counts))
+        self.model.partition = LogPartition(len(self.model.partition.counts))
         self.model.start(self.episodes)
 
     def _on_rollout_end(self) -> None:

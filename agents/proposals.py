@@ -8,7 +8,7 @@ import math
 import torch
 
 from agents.returns import Baseline, baselines
-from textgym.estimates import Estimate
+from textgym.matching import Estimate
 from textgym.sb3 import Episodes, TokenPolicy
 from textgym.sb3.collection import evaluated, scores_under
 from textgym.sb3.players import Alternating, ModelPlayer, Player

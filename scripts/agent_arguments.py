@@ -22,7 +22,7 @@ from agents.policy_gradient import KLPenalty
 from agents.returns import Baseline
 from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json
-from textgym.divergences import DivergenceName
+from textgym.matching import DivergenceName
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.checkpoints import POLICY_ARGUMENTS
 from textgym.sb3.policy import ValueFunction

@@ -24,9 +24,8 @@ import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE, DistributionMatching, DualAscent
 from scripts.callbacks import ShowProgress, StopOnSignal, console
 from scripts.evaluate import Evaluation, evaluate
-from textgym.divergences import DivergenceName
+from textgym.matching import DivergenceName, Features, least_kl
 from textgym.sb3 import EpisodicAlgorithm
-from textgym.targets import Features, least_kl
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
 

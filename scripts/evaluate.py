@@ -26,7 +26,7 @@ from rich.table import Table
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import Sample, env_of, read_saved, show_sample
-from textgym.estimates import Estimate
+from textgym.matching import Estimate
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.sb3.checkpoints import saved_reference

@@ -22,9 +22,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 import textgym  # noqa: F401 (registers the env ids)
 from agents import DistributionMatching
 from agents.distribution_matching import Baseline, ProposalName
-from textgym.divergences import DivergenceName, make_divergence
 from textgym.exact import TokenTree
-from textgym.targets import make_target
+from textgym.matching import DivergenceName, make_divergence, make_target
 
 ONES = {"name": "token_counts", "weights": {"1": 1.0}, "component_name": "ones"}
 SCORER = {

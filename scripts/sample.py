@@ -24,11 +24,9 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 import textgym  # noqa: F401 (registers the env ids)
 from scripts import evaluate
 from scripts.command_line import Sample, env_of, parse_json, read_saved, show_sample
-from textgym.estimates import Estimate
-from textgym.quasi_rejection import Acceptance
+from textgym.matching import Acceptance, Estimate, Target, make_target
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.control import quasi_rejection
-from textgym.targets import Target, make_target
 
 WARPERS = ("temperature", "top_k", "top_p")
 

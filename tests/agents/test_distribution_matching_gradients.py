@@ -18,7 +18,7 @@ from tests.agents.toy_matching import (
     rollout,
     stochastic_gradients,
 )
-from textgym.divergences import make_divergence
+from textgym.matching import make_divergence
 from textgym.sb3.buffer import PASS_COST
 
 EPISODES = 200 * 64

@@ -10,12 +10,10 @@ from tests.agents.conftest import Log
 from tests.agents.conftest import agent as small_agent
 from tests.conftest import CHARACTERS
 from tests.sb3.test_checkpoints import updates
-from textgym.divergences import make_divergence
-from textgym.estimates import Partition
 from textgym.exact import TokenTree, gradient
+from textgym.matching import LogPartition, make_divergence, make_target
 from textgym.sb3.updates import accumulate_gradients
 from textgym.scorers.composition import WeightedSum
-from textgym.targets import make_target
 
 SHORT = {**CHARACTERS, "max_new_tokens": 3}
 TARGETS = {
@@ -110,7 +108,7 @@ class Exact:
         return gradient(self.tree, make_divergence(divergence, alpha), table, self.log_p)
 
 
-class KnownPartition(Partition):
+class KnownPartition(LogPartition):
     """Z as it is given; samples change nothing."""
 
     def __init__(self, log_z):

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from tests.exact.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct, looped_log_probs, random_table
-from textgym.divergences import make_divergence
 from textgym.exact import TokenTree, gradient
-from textgym.targets import Distributional, Pointwise
+from textgym.matching import Distributional, Pointwise, make_divergence
 
 
 def test_a_distributional_target_has_the_wanted_means():

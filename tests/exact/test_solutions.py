@@ -20,9 +20,8 @@ from tests.exact.brute_force import (
     random_outcomes,
     random_table,
 )
-from textgym.divergences import make_divergence
 from textgym.exact import TokenTree, evaluate_policy, gradient, greedy, hard_optimal, soft_optimal
-from textgym.targets import RLHF
+from textgym.matching import RLHF, make_divergence
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.7])

@@ -10,9 +10,9 @@ import textgym  # noqa: F401 (registers the ids)
 from tests.conftest import episodes_of
 from textgym.exact import TokenTree
 from textgym.language_models.tabular import TabularLM
+from textgym.matching import RLHF, Distributional, Pointwise
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.control import best_of_n, quasi_rejection
-from textgym.targets import RLHF, Distributional, Pointwise
 
 TARGET = RLHF(0.5)
 

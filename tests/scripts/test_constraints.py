@@ -9,7 +9,7 @@ import tyro
 
 import textgym  # noqa: F401
 from scripts.constraints import Args, constraint_target, main
-from textgym.targets import make_target
+from textgym.matching import make_target
 
 
 @pytest.mark.parametrize("constraint", ["keyword", "topic", "balance", "hybrid"])

@@ -13,8 +13,8 @@ import torch
 
 from scripts.evaluate import Args, evaluate, load_agent, main
 from tests.conftest import small_llama
-from textgym.estimates import Estimate
 from textgym.language_models import load_model
+from textgym.matching import Estimate
 from textgym.metrics import self_bleu
 from textgym.sb3 import EpisodicAlgorithm
 

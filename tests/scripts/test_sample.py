@@ -9,7 +9,7 @@ import pytest
 
 from scripts.sample import Args, main, samples, samples_towards
 from tests.scripts.test_evaluate import save_model
-from textgym.targets import RLHF
+from textgym.matching import RLHF
 
 ENV = {"env_id": "TextGenChars-v0", "device": "cpu", "env_kwargs": '{"max_prompt_tokens": 4}'}
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from textgym.divergences import Divergence
 from textgym.exact.tree import TokenTree
+from textgym.matching import Divergence
 
 
 class Solution(NamedTuple):
@@ -97,7 +97,7 @@ def gradient(tree: TokenTree, divergence: Divergence, logits: Any, log_p: Any) -
 
     Args:
         tree: contexts and outcomes.
-        divergence: from `textgym.divergences.make_divergence`.
+        divergence: from `textgym.matching.make_divergence`.
         logits: (S, K + 1) of pi, finite.
         log_p: (X,) log-probabilities of the target; -inf where it has no mass.
 

@@ -28,8 +28,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from textgym.importing import require
 from textgym.language_models.adapters import load_adapters, save_adapters
 from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
+from textgym.matching import Target
 from textgym.mdp import TextMDP
-from textgym.targets import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

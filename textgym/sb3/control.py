@@ -14,10 +14,9 @@ import math
 
 import torch
 
-from textgym.quasi_rejection import Acceptance, find_log_beta, log_acceptance, measure
+from textgym.matching import Acceptance, Target, find_log_beta, log_acceptance, measure
 from textgym.sb3.buffer import Episodes
 from textgym.sb3.episodic import EpisodicAlgorithm
-from textgym.targets import Target
 
 
 def best_of_n(episodes: Episodes, n: int) -> Episodes:

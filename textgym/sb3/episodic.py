@@ -20,6 +20,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from textgym.matching import Target
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
@@ -30,7 +31,6 @@ from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.reference import Reference
 from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
-from textgym.targets import Target
 
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):

@@ -8,10 +8,18 @@ import pytest
 import torch
 
 import textgym  # noqa: F401 (registers the toy)
-from textgym.divergences import make_divergence
-from textgym.estimates import Estimate, Partition, Weighted, effective_sample_size, estimates
 from textgym.exact import TokenTree
-from textgym.targets import RLHF, Distributional, Pointwise
+from textgym.matching import (
+    RLHF,
+    Distributional,
+    Estimate,
+    LogPartition,
+    Pointwise,
+    WeightedSample,
+    effective_sample_size,
+    estimate,
+    make_divergence,
+)
 
 INF = math.inf
 
@@ -61,7 +69,7 @@ class World:
         log_q = self.log_q if log_q is None else log_q
         i = torch.multinomial(log_q[c].exp(), 1, generator=generator)[:, 0]
         parts = (t[c, i] for t in (self.log_pi, self.log_a, log_q, self.log_weights))
-        return Weighted(*parts, {"x": self.x[c, i]}, c)
+        return WeightedSample(*parts, {"x": self.x[c, i]}, c)
 
 
 def kl(a, b):
@@ -75,7 +83,7 @@ def ratios(sample):
 
 
 def partition_of(number, *samples):
-    partition = Partition(number)
+    partition = LogPartition(number)
     for sample in samples:
         partition.add(sample.prompts, ratios(sample))
     return partition
@@ -88,7 +96,7 @@ SETTINGS = [(1, True, False), (1, False, False), (1, False, True), (3, True, Fal
 def test_large_samples_come_near_the_exact_values(prompts, zeros, known):
     world, generator = World(prompts, zeros), torch.Generator().manual_seed(0)
     arguments = [world.log_z] if known else []
-    got, expected = estimates(world.draw(200_000, generator), *arguments), world.exact()
+    got, expected = estimate(world.draw(200_000, generator), *arguments), world.exact()
     assert got.keys() == expected.keys() | {"effective_sample_size"}
     for name, value in expected.items():
         if math.isinf(value):
@@ -107,7 +115,7 @@ def test_standard_errors_are_the_spread_over_repetitions(prompts, zeros, known):
         if known:  # as uncertain as what it is used with
             partition = partition_of(prompts, world.draw(600, generator, world.log_a))
             arguments = partition.log_z, partition.standard_errors
-        repetitions.append(estimates(world.draw(600, generator), *arguments))
+        repetitions.append(estimate(world.draw(600, generator), *arguments))
     for name, exact in world.exact().items():
         if math.isinf(exact):
             continue
@@ -120,8 +128,8 @@ def test_standard_errors_are_the_spread_over_repetitions(prompts, zeros, known):
 def test_a_known_z_has_no_error_unless_it_is_given():
     world, generator = World(zeros=False), torch.Generator().manual_seed(2)
     sample = world.draw(500, generator)
-    exactly = estimates(sample, world.log_z)
-    roughly = estimates(sample, world.log_z, tensor([0.1]))
+    exactly = estimate(sample, world.log_z)
+    roughly = estimate(sample, world.log_z, tensor([0.1]))
     assert exactly["log_z"] == pytest.approx((world.log_z.item(), 0.0), abs=1e-15)
     assert roughly["log_z"].standard_error == pytest.approx(0.1)
     # KL(p || pi) = E_p log(P / pi) - log Z, so that an error of log Z goes straight into it
@@ -134,7 +142,7 @@ def test_at_the_target_everything_is_zero_without_noise():
     world = World(zeros=False)
     world.log_pi = (world.log_a + world.log_weights).log_softmax(-1)
     sample = world.draw(100, torch.Generator().manual_seed(0))
-    got = estimates(sample, world.log_z)
+    got = estimate(sample, world.log_z)
     for name in ("kl_p_pi", "kl_pi_p", "tv", "js", "mass_outside"):
         assert got[name] == pytest.approx((0, 0), abs=1e-12)
 
@@ -145,10 +153,10 @@ def test_prompts_whose_z_is_zero_are_left_out():
     sample = world.draw(900, generator)
     kept = sample.prompts != 1
     names = "log_pi", "log_a", "log_q", "log_weights", "prompts"
-    without = Weighted(**{n: getattr(sample, n)[kept] for n in names}, features={"x": sample.features["x"][kept]})
+    without = WeightedSample(**{n: getattr(sample, n)[kept] for n in names}, features={"x": sample.features["x"][kept]})
     partition = partition_of(3, sample)
     for arguments in ((), (partition.log_z, partition.standard_errors)):
-        got, expected = estimates(sample, *arguments), estimates(without, *arguments)
+        got, expected = estimate(sample, *arguments), estimate(without, *arguments)
         for name in ("kl_p_pi", "mass_outside", "tv", "js", "kl_p_q", "log_z"):
             assert math.isfinite(got[name].value)
             assert got[name].value == pytest.approx(expected[name].value, rel=1e-12)
@@ -156,7 +164,7 @@ def test_prompts_whose_z_is_zero_are_left_out():
             assert got[name].standard_error == pytest.approx(expected[name].standard_error, rel=2e-3)
         for name in ("x", "kl_to_reference"):
             assert got[name].value != pytest.approx(expected[name].value, rel=1e-3)
-    elsewhere = estimates(without, tensor([partition.log_z[0].item(), math.nan, partition.log_z[2].item()]))
+    elsewhere = estimate(without, tensor([partition.log_z[0].item(), math.nan, partition.log_z[2].item()]))
     assert elsewhere["tv"].value == pytest.approx(expected["tv"].value)
 
 
@@ -165,7 +173,7 @@ def test_no_sample_with_a_positive_p():
     world.log_weights[:] = -INF
     sample = world.draw(50, torch.Generator().manual_seed(4))
     for arguments in ((), (tensor([-INF]), tensor([math.nan])), (tensor([math.nan]),)):
-        got = estimates(sample, *arguments)
+        got = estimate(sample, *arguments)
         for name in ("kl_p_pi", "kl_pi_p", "mass_outside", "tv", "js", "kl_p_q", "log_z"):
             assert math.isnan(got[name].value) and math.isnan(got[name].standard_error)
         w = (sample.log_pi - sample.log_q).exp().numpy()
@@ -180,7 +188,7 @@ def test_samples_that_neither_the_policy_nor_the_target_can_draw():
     impossible, nearly = sample.log_pi.clone(), sample.log_pi.clone()
     outside = torch.isneginf(sample.log_weights)
     impossible[outside], nearly[outside] = -INF, -80.0
-    got, expected = (estimates(Weighted(t, *parts(sample))) for t in (impossible, nearly))
+    got, expected = (estimate(WeightedSample(t, *parts(sample))) for t in (impossible, nearly))
     for name in ("kl_p_pi", "tv", "js", "mass_outside", "kl_to_reference", "x"):
         assert got[name] == pytest.approx(expected[name], abs=1e-12)
     assert got["mass_outside"].value == 0 and math.isfinite(got["kl_pi_p"].value)
@@ -191,7 +199,7 @@ def parts(sample):
 
 
 def test_one_sample_has_no_standard_error():
-    got = estimates(World(zeros=False).draw(1, torch.Generator().manual_seed(0)))
+    got = estimate(World(zeros=False).draw(1, torch.Generator().manual_seed(0)))
     assert math.isfinite(got["kl_p_pi"].value) and all(math.isnan(e.standard_error) for e in got.values())
 
 
@@ -203,7 +211,7 @@ def test_effective_sample_size_by_hand():
     world = World()
     sample = world.draw(100, torch.Generator().manual_seed(0))
     w = ratios(sample).exp()
-    assert estimates(sample)["effective_sample_size"].value == pytest.approx((w.sum() ** 2 / (w**2).sum()).item())
+    assert estimate(sample)["effective_sample_size"].value == pytest.approx((w.sum() ** 2 / (w**2).sum()).item())
 
 
 def test_intervals():
@@ -212,7 +220,7 @@ def test_intervals():
 
 
 def test_the_running_mean_is_the_mean_of_everything():
-    rng, partition, seen = np.random.default_rng(0), Partition(3), [[], [], []]
+    rng, partition, seen = np.random.default_rng(0), LogPartition(3), [[], [], []]
     for size in (1, 7, 30):
         prompts, values = rng.integers(0, 2, size), rng.normal(0, 3, size)
         values[rng.random(size) < 0.3] = -INF
@@ -229,14 +237,14 @@ def test_the_running_mean_is_the_mean_of_everything():
 
 
 def test_ratios_beyond_the_range_of_floats():
-    partition = Partition(2)
+    partition = LogPartition(2)
     partition.add(torch.tensor([0, 0, 1, 1]), tensor([-5000.0, -5000.0 + math.log(3), 5000.0, -INF]))
     assert partition.log_z.tolist() == pytest.approx([-5000 + math.log(2), 5000 - math.log(2)])
     assert partition.standard_errors.tolist() == pytest.approx([0.5, 1.0])  # of 1, 3 and of 1, 0: s / sqrt(2) / mean
 
 
 def test_before_any_positive_ratio():
-    partition = Partition(2)
+    partition = LogPartition(2)
     partition.add(torch.tensor([0, 0]), tensor([-INF, -INF]))
     assert partition.log_z[0] == -INF and partition.standard_errors[0].isnan()
     partition.add(torch.tensor([1]), tensor([0.5]))
@@ -246,7 +254,7 @@ def test_before_any_positive_ratio():
 def test_z_is_unbiased_while_the_proposal_changes():
     world, generator, estimated = World(), torch.Generator().manual_seed(6), []
     for _ in range(400):
-        partition = Partition(1)
+        partition = LogPartition(1)
         for log_q, n in ((world.log_a, 5), (world.log_q, 20), (world.log_pi, 10)):
             sample = world.draw(n, generator, log_q)
             partition.add(sample.prompts, ratios(sample))
@@ -259,14 +267,14 @@ def test_z_is_unbiased_while_the_proposal_changes():
 def test_a_partition_goes_on_from_its_tensors():
     world, generator = World(prompts=3), torch.Generator().manual_seed(7)
     first, second = (world.draw(50, generator) for _ in range(2))
-    whole, resumed = partition_of(3, first, second), Partition(3)
+    whole, resumed = partition_of(3, first, second), LogPartition(3)
     tensors = partition_of(3, first).tensors()
     resumed.load({name: t.clone() for name, t in tensors.items()})
     resumed.add(second.prompts, ratios(second))
     for name, t in whole.tensors().items():
         assert torch.equal(resumed.tensors()[name], t) and not torch.equal(tensors[name], t)
     with pytest.raises(ValueError, match="Z was estimated for 3 prompts, the env has 4"):
-        Partition(4).load(tensors)
+        LogPartition(4).load(tensors)
 
 
 class Toy:
@@ -298,7 +306,7 @@ class Toy:
         log_q = {"mixture": mixture, "policy": self.log_pi}[proposal]
         x = torch.multinomial(log_q.exp(), n, replacement=True, generator=generator)
         parts = (t[x] for t in (self.log_pi, self.log_a, log_q, self.log_weights))
-        return Weighted(*parts, {}, torch.zeros(n, dtype=torch.int64))
+        return WeightedSample(*parts, {}, torch.zeros(n, dtype=torch.int64))
 
     def covered(self, proposal, earlier, repetitions, n=2000, seed=0):
         """In how many repetitions the 95% interval of each number holds the exact value.
@@ -316,7 +324,7 @@ class Toy:
             if earlier:
                 partition = partition_of(1, *(self.draw(n, proposal, generator) for _ in range(earlier)))
                 arguments = partition.log_z, partition.standard_errors
-            got = estimates(self.draw(n, proposal, generator), *arguments)
+            got = estimate(self.draw(n, proposal, generator), *arguments)
             for name, value in self.exact.items():
                 low, high = got[name].interval()
                 counts[name] += low <= value <= high

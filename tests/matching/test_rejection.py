@@ -8,7 +8,7 @@ import torch
 
 import textgym  # noqa: F401 (registers the ids)
 from textgym.exact import TokenTree
-from textgym.quasi_rejection import distances, find_log_beta, log_acceptance, measure
+from textgym.matching.rejection import distances, find_log_beta, log_acceptance, measure
 
 
 def enumerated(filtered, noise=0.5):

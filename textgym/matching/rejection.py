@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from textgym.estimates import Estimate, jackknife
+from textgym.matching.estimates import Estimate, jackknife
 
 
 @dataclass(frozen=True)
 class Acceptance:
     """What quasi-rejection sampling does at one beta, estimated from samples of the policy q.
 
-    The distances have the names of `textgym.estimates.estimates`: `tv`, the total variation distance to p; `kl_p_pi`,
+    The distances have the names of `textgym.matching.estimate`: `tv`, the total variation distance to p; `kl_p_pi`,
     KL(p || .); and `kl_pi_p`, KL(. || p), in nats. They cannot count what q never shows: a mode of p that q has lost is
     in none of them, and in no accepted sample either.
 
@@ -75,8 +75,8 @@ def find_log_beta(log_ratios: torch.Tensor, acceptance: float) -> float:
 def measure(log_ratios: torch.Tensor, log_beta: float) -> Acceptance:
     """Estimate the acceptance rate, and the distances to the target before and after.
 
-    The standard errors are the infinitesimal jackknife's (see `textgym.estimates`), so they count that Z and the rate
-    are estimated from the same samples.
+    The standard errors are the infinitesimal jackknife's (see `textgym.matching.estimates`), so they count that Z
+    and the rate are estimated from the same samples.
 
     Args:
         log_ratios: (n,) log P(x) - log q(x) of independent samples of q; -inf where P is 0.

@@ -2,7 +2,7 @@
 
 A target is what it multiplies the reference by, log w(x) = log P(x) - log a(x), as a function of features of x: numbers
 that the env reports, its reward and its scorer's components. What needs a sample (the coefficients of a distributional
-target) is fitted here; Z is estimated in `textgym.estimates`, and enumerated in `textgym.exact`.
+target) is fitted here; Z is estimated in `textgym.matching.estimates`, and enumerated in `textgym.exact`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from textgym.moment_matching import newton
+from textgym.matching.moments import newton
 
 Features = Mapping[str, torch.Tensor]
 

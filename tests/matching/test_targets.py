@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from textgym.targets import RLHF, Distributional, Pointwise, Product, least_kl, make_target
+from textgym.matching import RLHF, Distributional, Pointwise, Product, least_kl, make_target
 
 INF = math.inf
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.exact.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct
-from textgym.divergences import make_divergence
+from textgym.matching import make_divergence
 
 HALF = Decimal("0.5")
 DIVERGENCES = [*NAMES, ("alpha", 0.5)]

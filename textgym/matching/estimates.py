@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softplus
 
-from textgym.targets import Features
+from textgym.matching.targets import Features
 
 
 class Estimate(NamedTuple):
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
         return self.value - z * self.standard_error, self.value + z * self.standard_error
 
 
-class Partition:
+class LogPartition:
     """Z of each prompt as the running mean of P(x) / q(x) over all samples so far.
 
     It is unbiased for any proposals q that are positive where P is, also for changing ones.
@@ -87,14 +87,14 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedSample:
     """n samples of a proposal q, and what is known of each; all (n,) float64.
 
     Attributes:
         log_pi: log-probabilities under the policy.
         log_a: the same under the reference.
         log_q: the same under the proposal that drew them.
-        log_weights: log P - log a, see `textgym.targets.Target`.
+        log_weights: log P - log a, see `textgym.matching.Target`.
         features: further numbers, whose means under the policy are wanted.
         prompts: (n,) int64, the prompt of each sample, 0..; all 0 where there is one.
     """
@@ -111,15 +111,15 @@ class Weighted:
         """Of the target, not normalised: log P, (n,)."""
         return self.log_a + self.log_weights
 
-    def cpu(self) -> Weighted:
+    def cpu(self) -> WeightedSample:
         """The same on the CPU, where many small steps are fastest."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "features"}
         features = {name: values.cpu() for name, values in self.features.items()}
-        return Weighted(**{name: tensor.cpu() for name, tensor in tensors.items()}, features=features)
+        return WeightedSample(**{name: tensor.cpu() for name, tensor in tensors.items()}, features=features)
 
 
-def estimates(
-    sample: Weighted, log_z: torch.Tensor | None = None, log_z_errors: torch.Tensor | None = None
+def estimate(
+    sample: WeightedSample, log_z: torch.Tensor | None = None, log_z_errors: torch.Tensor | None = None
 ) -> dict[str, Estimate]:
     """What describes a policy on its way to a target: divergences in nats, means over prompts.
 
@@ -128,7 +128,7 @@ def estimates(
 
     Args:
         sample: of any proposal that is positive where the policy or the target is.
-        log_z: (prompts,) log Z where it is known better than from this sample (`Partition.log_z`).
+        log_z: (prompts,) log Z where it is known better than from this sample (`LogPartition.log_z`).
         log_z_errors: (prompts,) its standard errors; 0 where not given.
 
     Returns:
@@ -183,8 +183,8 @@ def effective_sample_size(log_weights: torch.Tensor) -> float:
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp().item()
 
 
-def functionals(sample: Weighted, weights: torch.Tensor, log_z: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """The numbers of `estimates` as functions of the samples' weights, (n,), which sum to 1, and of log Z."""
+def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """The numbers of `estimate` as functions of the samples' weights, (n,), which sum to 1, and of log Z."""
     log_pi, log_a, log_q = (t.double() for t in (sample.log_pi, sample.log_a, sample.log_q))
     log_p = sample.log_p.double()
     if log_z is None:
