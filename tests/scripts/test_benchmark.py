@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.bare import BareLoops, end_at_random, round_trip_prompts
-from scripts.benchmark import draw_actions, main
-from scripts.timing import measure
+from scripts.benchmark import main
+from scripts.benchmarks.bare import BareLoops, end_at_random, round_trip_prompts
+from scripts.benchmarks.env import draw_actions
+from scripts.benchmarks.timing import measure
 from tests.conftest import small_llama
 from textgym import TextMDP
 from textgym.language_models import load_tokenizer

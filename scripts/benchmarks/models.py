@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from agents.distribution_matching import ProposalName
-from scripts.bench import Bench, Lengths
-from scripts.timing import side_by_side
+from scripts.benchmarks.bench import Bench, Lengths
+from scripts.benchmarks.timing import side_by_side
 
 
 def rollout(

@@ -10,8 +10,8 @@ from stable_baselines3.common.logger import configure
 
 import textgym
 from agents import GRPO, PPO, REINFORCE, RLOO, DistributionMatching
-from scripts.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
-from scripts.timing import Timing, peak_rss_mib
+from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
+from scripts.benchmarks.timing import Timing, peak_rss_mib
 from textgym.language_models import load_tokenizer
 from textgym.sb3.collection import play
 from textgym.scorers import Generations

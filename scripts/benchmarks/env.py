@@ -1,0 +1,159 @@
+"""The benchmarks that need no model: env steps, and the import of the package."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import textgym
+from scripts.benchmarks.timing import measure
+from textgym.mdp import IntArray
+from textgym.scorers import Generations
+
+
+class NoText(textgym.Scorer):
+    """Reads token ids only: the length of the completion."""
+
+    name = "no_text"
+
+    def score(self, generations: Generations) -> Any:
+        """(n,) completion tokens."""
+        return generations.lengths
+
+
+class ReadsText(textgym.Scorer):
+    """Decodes every prompt and completion: the number of characters."""
+
+    name = "reads_text"
+
+    def score(self, generations: Generations) -> Any:
+        """(n,) characters."""
+        return [len(text) for text in generations.texts]
+
+
+def env(
+    env_id: str = "TextGen-v0",
+    env_kwargs: str = "{}",
+    num_envs: tuple[int, ...] = (1, 64, 1024),
+    sizes: tuple[tuple[int, int], ...] = ((16, 32), (128, 50)),
+    transitions: int = 400_000,
+    repeats: int = 5,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Env steps per second with random tokens, beside the ceiling: copying the observation alone.
+
+    1 env is `gym.make` with all its default wrappers, its resets included; more are the native vector env (autoreset
+    SameStep). Actions are uniform over the vocabulary and drawn before the clock starts, as Python ints for the single
+    env. `eos` true: EOS is drawn like any token, so rows drift apart, and after a while some end in nearly every step.
+    `eos` false: it is never drawn, and all rows end together at the length limit.
+
+    Args:
+        env_id: the env.
+        env_kwargs: its arguments as JSON.
+        num_envs: numbers of rows.
+        sizes: pairs of `max_prompt_tokens` and `max_new_tokens`.
+        transitions: tokens per run, over all rows; rounded to whole steps.
+        repeats: runs that are counted.
+        seed: of the env and the actions.
+    """
+    kwargs = json.loads(env_kwargs)
+    for prompt_tokens, new_tokens in sizes:
+        for rows in num_envs:
+            steps = max(1, transitions // rows)
+            copying = measure(copy_run(rows, prompt_tokens + new_tokens, steps), steps, repeats)
+            scorers: list[textgym.Scorer] = [NoText(), ReadsText()]
+            for scorer, eos in product(scorers, (True, False)):
+                arguments = {"max_prompt_tokens": prompt_tokens, "max_new_tokens": new_tokens, "scorer": scorer}
+                make = single_run if rows == 1 else vector_run
+                timing = measure(make(env_id, arguments | kwargs, (steps, rows), seed, eos), steps, repeats)
+                yield {
+                    "benchmark": "env",
+                    "env_id": env_id,
+                    "num_envs": rows,
+                    "max_prompt_tokens": prompt_tokens,
+                    "max_new_tokens": new_tokens,
+                    "scorer": scorer.name,
+                    "eos": eos,
+                    "steps_per_second": round(rows / timing.cpu_seconds),
+                    "steps_per_second_wall": round(rows / timing.wall_seconds),
+                    "copy_only_steps_per_second": round(rows / copying.cpu_seconds),
+                    **asdict(timing),
+                    "repeats": repeats,
+                }
+
+
+def draw_actions(mdp: textgym.TextMDP, shape: tuple[int, int], seed: int, eos: bool) -> IntArray:
+    """Tokens, uniform over the vocabulary, with or without EOS; (steps, rows)."""
+    tokens = np.arange(mdp.vocab_size) if eos else np.flatnonzero(~mdp.is_eos)
+    return np.random.default_rng(seed).choice(tokens, size=shape)
+
+
+def single_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
+    """Steps of `gym.make`'s env, which is reset whenever an episode ends."""
+    made = gym.make(env_id, **kwargs)
+    made.reset(seed=seed)
+    actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)[:, 0].tolist()  # type: ignore[attr-defined]
+
+    def run() -> None:
+        made.reset()
+        for action in actions:
+            _, _, terminated, truncated, _ = made.step(action)
+            if terminated or truncated:
+                made.reset()
+
+    return run
+
+
+def vector_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
+    """Steps of `gym.make_vec`'s env; a run goes on where the last one stopped."""
+    made = gym.make_vec(env_id, num_envs=shape[1], **kwargs)
+    made.reset(seed=seed)
+    actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)  # type: ignore[attr-defined]
+
+    def run() -> None:
+        for action in actions:
+            made.step(action)
+
+    return run
+
+
+def copy_run(rows: int, width: int, steps: int) -> Callable[[], None]:
+    """`steps` copies of a (rows, width) int64 array: what returning observations costs if nothing else does."""
+    cells = np.zeros((rows, width) if rows > 1 else width, np.int64)
+
+    def run() -> None:
+        for _ in range(steps):
+            cells.copy()
+
+    return run
+
+
+def imports(repeats: int = 9) -> Iterator[dict[str, Any]]:
+    """Process CPU time of `import textgym` beside that of `import gymnasium`, interpreter start included.
+
+    Args:
+        repeats: fresh processes of each, in turn.
+    """
+
+    def children() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    seconds: dict[str, list[float]] = {"gymnasium": [], "textgym": []}
+    for _ in range(repeats + 1):  # the first of each fills the disk cache and is not counted
+        for module, measured in seconds.items():
+            start = children()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            measured.append(children() - start)
+    medians = {module: statistics.median(measured[1:]) for module, measured in seconds.items()}
+    yield {"benchmark": "imports", **medians, "ratio": medians["textgym"] / medians["gymnasium"], "repeats": repeats}

@@ -1,0 +1,1 @@
+"""How the embedded model "tiny" is made: its corpus, its training and its card."""
