@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,26 +21,21 @@ from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
-import textgym  # noqa: F401 (registers the env ids)
 from agents import REINFORCE, DistributionMatching, DualAscent
 from scripts.callbacks import ShowProgress, StopOnSignal, console
 from scripts.evaluate import Evaluation, evaluate
 from textgym.matching import DivergenceName, Features, least_kl
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.tasks import TASKS, Task
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
 
 
-def constraint_target(constraint: ConstraintName, share: float, smollm2: bool) -> dict[str, Any]:
-    """The target of a constraint: the distribution nearest to the reference in which the features have these means."""
-    balance = {"female" if smollm2 else "opening": 0.5}
-    means: dict[ConstraintName, dict[str, float]] = {
-        "keyword": {"keyword": share},
-        "topic": {"topic": share},
-        "balance": balance,
-        "hybrid": {"topic": share, **balance},
-    }
-    return {"name": "distributional", "means": means[constraint]}
+def wanted_means(target: Mapping[str, Any], share: float) -> dict[str, float]:
+    """Means of the features: those of the target where it states them, and `share` where it asks for every text."""
+    if target["name"] == "product":
+        return {name: mean for part in target["targets"] for name, mean in wanted_means(part, share).items()}
+    return {target["feature"]: share} if target["name"] == "pointwise" else target["means"]
 
 
 @dataclass
@@ -79,14 +75,20 @@ class Args:
     out: Path = Path("runs/constraints")
     """Where the numbers go, as JSON."""
 
+    @property
+    def task(self) -> Task:
+        """The constraint's task on the model."""
+        return TASKS[f"TextGen{self.constraint.capitalize()}{'SmolLM2' if self.smollm2 else ''}-v0"]
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The distribution nearest to the reference in which the features have the wanted means."""
+        assert self.task.target is not None
+        return {"name": "distributional", "means": wanted_means(self.task.target, self.share)}
+
     def options(self, seed: int) -> dict[str, Any]:
         """What both agents are made with."""
-        env = gym.make_vec(
-            f"TextGen{self.constraint.capitalize()}{'SmolLM2' if self.smollm2 else ''}-v0",
-            num_envs=self.n_envs,
-            num_generations=self.n_envs,
-            autoreset_mode="Disabled",
-        )
+        env = gym.make_vec(self.task.id, num_envs=self.n_envs, num_generations=self.n_envs, autoreset_mode="Disabled")
         sgd = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
         common: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "seed": seed}
         common["policy_kwargs"] = sgd if self.optimizer == "sgd" else {}
@@ -145,8 +147,7 @@ def minutes_since(started: float) -> float:
 def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
     """Rows of the reference, of f-DPG, and of REINFORCE, trained to f-DPG's mean reward in at most twice its tokens."""
     alpha = args.alpha if divergence == "alpha" else None
-    target = constraint_target(args.constraint, args.share, args.smollm2)
-    options: dict[str, Any] = {"target": target, "divergence": divergence, "alpha": alpha, "proposal": "on_policy"}
+    options: dict[str, Any] = {"target": args.target, "divergence": divergence, "alpha": alpha, "proposal": "on_policy"}
     agent = DistributionMatching(**args.options(seed), **options, initial_episodes=args.initial_episodes)
     untrained, started = evaluate(agent, args.episodes), time.monotonic()
     episodes = agent.reference_episodes()
@@ -180,9 +181,7 @@ def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallba
 def show(args: Args, rows: list[Row]) -> None:
     """Print the table."""
     features = tuple(rows[0].evaluation.components)
-    table = Table(
-        title=f"{args.constraint}: {json.dumps(constraint_target(args.constraint, args.share, args.smollm2))}"
-    )
+    table = Table(title=f"{args.constraint}: {json.dumps(args.target)}")
     numbers = "KL(pi‖a)", "least KL", "distinct-2", "self-BLEU", "length", "minutes"
     for column in ("agent", "seed", *(f"{n} %" for n in features), *numbers):
         table.add_column(column, no_wrap=True)

