@@ -49,7 +49,8 @@ class DistributionMatching(EpisodicAlgorithm):
     """f-DPG: minimises D_f(pi || p) for a target p over whole completions.
 
     Before the first update, `initial_episodes` of the reference start the estimate of Z (one per prompt, each with its
-    own baseline) and fit the coefficients of a distributional target. The prompt source must be finite.
+    own baseline) and fit the coefficients of a distributional target: `agent.target` is then the fitted target, and the
+    one that was given stays as it was. The prompt source must be finite.
 
     Logged in each rollout, from its samples: `rollout/reward`, the scorer's components and `rollout/kl_to_reference`,
     all under the policy whatever the proposal; and `target/...`: `kl_p_pi`, `kl_pi_p`, `tv`, `js`, `mass_outside`,
@@ -114,11 +115,7 @@ class DistributionMatching(EpisodicAlgorithm):
             raise ValueError(f"initial_episodes is {initial_episodes}; it must be at least 1")
         self.target, self.divergence, self.alpha = make_target(target), divergence, alpha
         self.f_divergence = make_divergence(divergence, alpha)
-        if self.target.has_zeros and not self.f_divergence.finite_on_zeros:
-            raise ValueError(
-                f"the divergence {divergence!r} is infinite where the target is 0, as {self.target.spec} may be; "
-                "choose 'jensen_shannon' or 'forward_kl', or give the pointwise target a floor"
-            )
+        self._check_zeros(self.target)
         self.baseline, self.proposal, self.cap, self.initial_episodes = baseline, proposal, cap, initial_episodes
         super().__init__(policy, env, model, **kwargs)
         self.vf_coef = vf_coef
@@ -131,6 +128,25 @@ class DistributionMatching(EpisodicAlgorithm):
         self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
         if self.env is not None:
             self.partition = LogPartition(self._num_prompts(self.env))
+
+    def _check_zeros(self, target: Target) -> None:
+        if target.has_zeros and not self.f_divergence.finite_on_zeros:
+            raise ValueError(
+                f"the divergence {self.divergence!r} is infinite where the target is 0, as {target.spec} may be; "
+                "choose 'jensen_shannon' or 'forward_kl', or give the pointwise target a floor"
+            )
+
+    def set_target(self, target: Target | Mapping[str, Any]) -> None:
+        """Aim at another target from the next rollout on; `start` fits it and estimates its Z, from nothing.
+
+        Raises:
+            ValueError: as the constructor's.
+        """
+        target = make_target(target)
+        self._check_zeros(target)
+        if self.env is not None:
+            self.check_features(target, self.env)
+        self.target, self.partition = target, LogPartition(len(self.partition.counts))
 
     def check_env(self, env: VecEnv) -> None:
         """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and report the target's features."""
@@ -168,20 +184,20 @@ class DistributionMatching(EpisodicAlgorithm):
             return
         episodes = self.reference_episodes() if episodes is None else episodes
         features, prompts = self.features(episodes), episodes.prompt_ids
-        if open_ := not self.target.fitted:
-            self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
-        log_weights = self.target.log_weights(features)
+        target = self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
+        log_weights = target.log_weights(features)
         if torch.isneginf(log_weights).all():
             raise ValueError(
-                f"none of {len(episodes)} samples of the reference satisfies the target {self.target.spec}; raise "
+                f"none of {len(episodes)} samples of the reference satisfies the target {target.spec}; raise "
                 "initial_episodes, or begin from a model that sometimes does"
             )
         size = effective_sample_size(log_weights)
-        if open_ and size < LEAST_EFFECTIVE_SAMPLES:
+        if target is not self.target and size < LEAST_EFFECTIVE_SAMPLES:
             raise ValueError(
-                f"the coefficients of {self.target.spec} rest on {size:.1f} effective samples of {len(episodes)}; "
+                f"the coefficients of {target.spec} rest on {size:.1f} effective samples of {len(episodes)}; "
                 "raise initial_episodes, or choose means nearer to the reference's"
             )
+        self.target = target
         self.partition.add(prompts, log_weights)  # P / a
 
     def reference_episodes(self) -> Episodes:

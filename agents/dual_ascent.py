@@ -18,17 +18,34 @@ moves until the means hold as well, but the price in KL is not the least.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.distribution_matching import DistributionMatching
-from textgym.matching import Distributional, LogPartition, Product
+from textgym.matching import Distributional, Product, Target
 from textgym.sb3 import Episodes
+
+
+def distributional_part(target: Target) -> Distributional | None:
+    """The target itself where it is distributional, or the distributional part of a product; None without one."""
+    parts = target.targets if isinstance(target, Product) else [target]
+    return next((part for part in parts if isinstance(part, Distributional)), None)
+
+
+def with_coefficients(target: Target, coefficients: Mapping[str, float]) -> Target:
+    """The same target with other coefficients in its distributional part."""
+    if isinstance(target, Product):
+        return Product([with_coefficients(part, coefficients) for part in target.targets])
+    return replace(target, coefficients=coefficients) if isinstance(target, Distributional) else target
 
 
 class DualAscent(BaseCallback):
     """Moves lambda before each rollout by what the last one missed, for `DistributionMatching.learn(callback=...)`.
 
-    Z of the moved target is estimated anew from the reference's samples. Where no policy that the model can be has the
+    Each move gives the agent a new target; the one that it was made with stays as it was. Z of the moved target is
+    estimated anew from the reference's samples. Where no policy that the model can be has the
     means, lambda grows without end. Logged: `target/lambda_<feature>`.
 
     Args:
@@ -50,26 +67,25 @@ class DualAscent(BaseCallback):
 
     def _on_training_start(self) -> None:
         target = getattr(self.model, "target", None)
-        parts = target.targets if isinstance(target, Product) else [target]
-        found = [part for part in parts if isinstance(part, Distributional)]
-        if not found:
+        if target is None or distributional_part(target) is None:
             raise ValueError("DualAscent moves a distributional target, and the agent has none")
-        self.distributional = found[0]
         self.model.start(self.episodes)
 
     def _on_rollout_start(self) -> None:
         if self.n_calls == 0:  # no rollout so far
             return
-        sample, coefficients = self.model.sample, self.distributional.coefficients
-        assert coefficients is not None
+        sample, part = self.model.sample, distributional_part(self.model.target)
+        assert part is not None and part.coefficients is not None
         share = (sample.log_pi - sample.log_q).softmax(0)  # (E,)
-        for name, mean in self.distributional.means.items():
-            coefficients[name] += self.step * (mean - (share * sample.features[name]).sum().item())
-        self.model.partition = LogPartition(len(self.model.partition.counts))
+        missed = {name: mean - (share * sample.features[name]).sum().item() for name, mean in part.means.items()}
+        moved = {name: value + self.step * missed[name] for name, value in part.coefficients.items()}
+        self.model.set_target(with_coefficients(self.model.target, moved))
         self.model.start(self.episodes)
 
     def _on_rollout_end(self) -> None:
-        for name, value in (self.distributional.coefficients or {}).items():
+        part = distributional_part(self.model.target)
+        assert part is not None and part.coefficients is not None
+        for name, value in part.coefficients.items():
             self.logger.record(f"target/lambda_{name}", value)
 
     def _on_step(self) -> bool:

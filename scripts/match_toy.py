@@ -96,8 +96,7 @@ def total_variation(args: Args, target: str, seed: int, **options: Any) -> float
     agent.learn(10**9, callback=Decay(args.updates, args.learning_rate))
     tree = TokenTree.of(env)
     features, log_a = tree.scores(env), tree.log_probs(env.unwrapped.reference_logits)  # type: ignore[attr-defined]
-    exact = make_target(TARGETS[target])
-    exact.fit(features, log_a)
+    exact = make_target(TARGETS[target]).fit(features, log_a)
     log_p = (log_a + exact.log_weights(features)).log_softmax(0)
     log_pi = tree.log_probs(agent.policy.model.table.detach())  # type: ignore[arg-type]
     return (log_pi.exp() - log_p.exp()).abs().sum().item() / 2

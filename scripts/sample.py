@@ -134,7 +134,7 @@ def samples_towards(target: Target, args: Args) -> tuple[list[Sample], Acceptanc
             device=args.device,
         )
     )[0]
-    episodes, acceptance = quasi_rejection(agent, target, args.n, args.acceptance)
+    episodes, acceptance, _ = quasi_rejection(agent, target, args.n, args.acceptance)
     assert agent.env is not None
     task, rewards = agent.env.get_attr("task")[0], episodes.rewards.sum(-1).tolist()
     parts = [task.decode_parts(row) for row in episodes.rows.cpu().numpy()]

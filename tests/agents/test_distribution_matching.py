@@ -13,6 +13,7 @@ from tests.agents.toy_matching import SHORT, Exact, conditional, has1, matching,
 from tests.conftest import CHARACTERS, small_llama
 from tests.sb3.test_checkpoints import parameters
 from textgym.exact import gradient
+from textgym.matching import RLHF, Distributional
 
 LETTERS = "abcd"
 EOS = 4
@@ -101,6 +102,38 @@ def test_other_envs_than_vector_envs():
 def test_the_default_target_is_rlhf():
     agent = DistributionMatching("TokenPolicy", toy(4))
     assert agent.target.spec == {"name": "rlhf", "beta": 0.1, "feature": "reward"}
+
+
+def test_one_target_serves_two_agents_and_each_fits_its_own_coefficients():
+    wanted = Distributional({"reward": 1.0})
+    fitted = []
+    for weights in ({"1": 1.0}, {"1": 2.0}):
+        scorer = {"name": "token_counts", "weights": weights}
+        env = gym.make_vec("TextGenToy-v0", num_envs=64, autoreset_mode="Disabled", scorer=scorer)
+        agent = matching(target=wanted, env=env, initial_episodes=512)
+        agent.start()
+        assert agent.target.fitted and agent.target.means == wanted.means
+        fitted.append(agent.target.coefficients["reward"])
+    assert abs(fitted[0] - fitted[1]) > 0.05 and not wanted.fitted
+
+
+def test_another_target_starts_its_own_z():
+    agent = matching(64, "dense", initial_episodes=512)
+    run(agent, 1)
+    agent.set_target({"name": "distributional", "means": {"has1": 0.5}})
+    assert not agent.target.fitted and agent.partition.counts.tolist() == [0]
+    agent.start()
+    exact = Exact(agent)
+    assert agent.target.fitted and agent.partition.counts.tolist() == [512]
+    assert agent.partition.log_z.item() == pytest.approx(exact.log_z.item(), abs=0.3)
+    run(agent, 1)
+    for target, message in (({"name": "pointwise", "feature": "has9"}, "'has9'"), ({"name": "rlhf"}, "'beta'")):
+        with pytest.raises(ValueError, match=message):
+            agent.set_target(target)
+    agent = matching(64, "rlhf", ("reverse_kl", None))
+    with pytest.raises(ValueError, match="infinite where the target is 0"):
+        agent.set_target({"name": "pointwise", "feature": "has1"})
+    assert agent.target == RLHF(0.5)
 
 
 # Proposals

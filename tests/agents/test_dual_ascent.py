@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from agents import DualAscent
+from agents import DistributionMatching, DualAscent
 from scripts.match_toy import Decay
-from tests.agents.toy_matching import TARGETS, Exact, matching, run
+from tests.agents.toy_matching import TARGETS, Exact, matching, run, toy
+from textgym.matching import Distributional
 
 MEANS = TARGETS["distributional"]["means"]
 WRONG = {**TARGETS["distributional"], "coefficients": {"has1": 0.0, "has2": 0.0}}
@@ -62,6 +63,16 @@ def test_the_distributional_part_of_a_product_is_moved():
     agent.learn(96, callback=callback, reset_num_timesteps=False)
     moved = agent.target.targets[1].coefficients["has2"] - fitted["has2"]
     assert 0 < abs(moved) < 1
+
+
+def test_the_target_that_the_agent_was_given_stays_as_it_was(tmp_path):
+    given = Distributional(MEANS, {"has1": 0.5, "has2": -0.5})
+    agents = [matching(32, given, proposal="on_policy") for _ in range(2)]
+    agents[0].learn(96, callback=DualAscent(agents[0].reference_episodes()), reset_num_timesteps=False)
+    assert given == Distributional(MEANS, {"has1": 0.5, "has2": -0.5}) and agents[1].target is given
+    assert agents[0].target.means == given.means and agents[0].target != given
+    agents[0].save(tmp_path / "moved")  # with the target of now
+    assert DistributionMatching.load(tmp_path / "moved", toy(32), device="cpu").target == agents[0].target
 
 
 def test_errors():

@@ -87,8 +87,8 @@ class Exact:
         self.tree = TokenTree.of(env)
         self.features = self.tree.scores(env)
         self.log_a = self.tree.log_probs(agent.reference.model.table)
-        self.target = make_target({k: v for k, v in agent.target.spec.items() if k != "coefficients"})
-        self.target.fit(self.features, self.log_a)
+        unfitted = make_target({k: v for k, v in agent.target.spec.items() if k != "coefficients"})
+        self.target = unfitted.fit(self.features, self.log_a)
         log_masses = self.log_a + self.target.log_weights(self.features)
         self.log_z = log_masses.logsumexp(0)
         self.log_p = log_masses - self.log_z

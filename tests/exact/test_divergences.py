@@ -15,8 +15,7 @@ def test_a_distributional_target_has_the_wanted_means():
     tree = TokenTree(4, 4)
     log_a = tree.log_probs(random_table(tree, 19))
     features = {"ones": (tree.outcomes == 1).sum(-1).double(), "long": (tree.lengths == 4).double()}
-    target = Distributional({"ones": 1.1, "long": 0.25})
-    target.fit(features, log_a)
+    target = Distributional({"ones": 1.1, "long": 0.25}).fit(features, log_a)
     policy, _ = tree.policy_of(log_a + target.log_weights(features))
     assert tree.expectation(policy, features["ones"]) == pytest.approx(1.1, abs=1e-10)
     assert tree.expectation(policy, features["long"]) == pytest.approx(0.25, abs=1e-10)

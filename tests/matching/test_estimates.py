@@ -291,8 +291,7 @@ class Toy:
             "distributional": Distributional({"one": 0.5, "length": 2.5}),
         }[name]
         self.log_a = tree.log_probs(reference)
-        target.fit(features, self.log_a)
-        self.log_weights = target.log_weights(features)
+        self.log_weights = target.fit(features, self.log_a).log_weights(features)
         policy, log_z = tree.policy_of(self.log_a + self.log_weights)
         half_way = (tree.log_policy(reference) + policy.clamp(min=-20)) / 2
         self.log_pi, log_p = tree.log_probs(half_way), tree.log_probs(policy)

@@ -1,7 +1,10 @@
 """Targets: log-weights by hand, JSON, the fit of wanted means against root finding, and an error for each bad input."""
 
+import copy
+import dataclasses
 import json
 import math
+import pickle
 
 import pytest
 import torch
@@ -100,7 +103,7 @@ def test_a_fitted_target_goes_through_json_with_its_coefficients():
     features["reward"] = features["b"]
     target = make_target(spec)
     assert not target.fitted and "coefficients" not in target.spec["targets"][0]
-    target.fit(features, log_base)
+    target = target.fit(features, log_base)
     again = make_target(json.loads(json.dumps(target.spec)))
     assert again.fitted and torch.equal(again.log_weights(features), target.log_weights(features))
 
@@ -120,8 +123,7 @@ def test_a_fitted_target_goes_through_json_with_its_coefficients():
 )
 def test_wanted_means_are_reached(wanted):
     features, log_base = sample()
-    target = Distributional(wanted)
-    target.fit(features, log_base)
+    target = Distributional(wanted).fit(features, log_base)
     reached = means(target, features, log_base)
     for name, mean in wanted.items():
         assert reached[name] == pytest.approx(mean, abs=1e-10)
@@ -131,9 +133,8 @@ def test_wanted_means_are_reached(wanted):
 @pytest.mark.parametrize("scale", [1e-13, 1e-3, 1e6, 1e12])
 def test_the_scale_of_a_feature_is_no_matter(scale):
     features, log_base = sample()
-    plain, scaled = Distributional({"b": 0.0}), Distributional({"b": 0.0})
-    plain.fit(features, log_base)
-    scaled.fit({"b": scale * features["b"]}, log_base)
+    target = Distributional({"b": 0.0})
+    plain, scaled = target.fit(features, log_base), target.fit({"b": scale * features["b"]}, log_base)
     assert scaled.coefficients["b"] * scale == pytest.approx(plain.coefficients["b"], rel=1e-8)
 
 
@@ -141,16 +142,16 @@ def test_samples_without_weight_count_for_nothing():
     features, log_base = sample()
     without = log_base.masked_fill(torch.arange(500) % 3 == 0, -INF)
     kept = without > -INF
-    wanted = Distributional({"a": 0.6, "b": 3.0}), Distributional({"a": 0.6, "b": 3.0})
-    wanted[0].fit(features, without)
-    wanted[1].fit({name: values[kept] for name, values in features.items()}, log_base[kept])
-    assert wanted[0].coefficients == pytest.approx(wanted[1].coefficients, abs=1e-10)
+    wanted = Distributional({"a": 0.6, "b": 3.0})
+    all_ = wanted.fit(features, without)
+    some = wanted.fit({name: values[kept] for name, values in features.items()}, log_base[kept])
+    assert all_.coefficients == pytest.approx(some.coefficients, abs=1e-10)
 
 
 @pytest.mark.parametrize("base, wanted", [(0.4, 0.7), (0.018, 0.97), (1e-4, 0.999), (0.99, 0.01)])
 def test_a_binary_mean_by_its_closed_form_however_far_from_the_base_rate(base, wanted):
-    target = Distributional({"a": wanted})
-    target.fit({"a": torch.tensor([1.0, 0.0])}, torch.tensor([base, 1 - base], dtype=torch.float64).log())
+    log_base = torch.tensor([base, 1 - base], dtype=torch.float64).log()
+    target = Distributional({"a": wanted}).fit({"a": torch.tensor([1.0, 0.0])}, log_base)
     expected = math.log(wanted / (1 - wanted)) - math.log(base / (1 - base))  # the difference of the log-odds
     assert target.coefficients["a"] == pytest.approx(expected, abs=1e-10)
 
@@ -159,8 +160,8 @@ def test_redundant_features_with_means_that_go_together():
     features, log_base = sample()
     features["not a"] = 1 - features["a"]
     target, alone = Distributional({"a": 0.7, "not a": 0.3, "b": 3.0}), Distributional({"a": 0.7, "b": 3.0})
-    target.fit(features, log_base)
-    alone.fit(features, log_base)
+    target = target.fit(features, log_base)
+    alone = alone.fit(features, log_base)
     reached = means(target, features, log_base)
     assert [reached[name] for name in target.features] == pytest.approx([0.7, 0.3, 3.0], abs=1e-10)
     weights = [(log_base + t.log_weights(features)).log_softmax(0) for t in (target, alone)]
@@ -173,8 +174,7 @@ def test_prompts_share_the_coefficient_and_the_mean_is_over_prompts():
     groups = torch.tensor([7] * 10 + [2] * 35 + [5] * 15)[
         torch.randperm(60, generator=torch.Generator().manual_seed(1))
     ]
-    target = Distributional({"b": 1.5})
-    target.fit(features, log_base, groups)
+    target = Distributional({"b": 1.5}).fit(features, log_base, groups)
     rows = [
         [
             (w, b)
@@ -193,16 +193,14 @@ def test_prompts_share_the_coefficient_and_the_mean_is_over_prompts():
 
     assert target.coefficients["b"] == pytest.approx(bisect(excess, -20, 20), abs=1e-9)
     assert means(target, features, log_base, groups)["b"] == pytest.approx(1.5, abs=1e-10)
-    together = Distributional({"b": 1.5})
-    together.fit(features, log_base)
+    together = Distributional({"b": 1.5}).fit(features, log_base)
     assert abs(together.coefficients["b"] - target.coefficients["b"]) > 0.01
 
 
 def test_several_features_over_several_prompts():
     features, log_base = sample()
     groups = torch.arange(500) ** 2 % 7  # quadratic residues: 0, 1, 2, 4, of different sizes
-    target = Distributional({"a": 0.5, "b": 1.5, "large": -1010.0})
-    target.fit(features, log_base, groups)
+    target = Distributional({"a": 0.5, "b": 1.5, "large": -1010.0}).fit(features, log_base, groups)
     reached = means(target, features, log_base, groups)
     assert [reached[n] for n in target.features] == pytest.approx([0.5, 1.5, -1010.0], abs=1e-10)
 
@@ -211,8 +209,8 @@ def test_several_features_over_several_prompts():
 def test_a_mean_beside_a_filter(nested):
     features, log_base = sample()
     parts = [Distributional({"a": 0.5, "b": 2.5}), Pointwise("rare")]
-    target = Product([Product(parts) if nested else parts[0], RLHF(50, "large"), *parts[1 + nested :]])
-    target.fit(features, log_base)
+    product = Product([Product(parts) if nested else parts[0], RLHF(50, "large"), *parts[1 + nested :]])
+    target = product.fit(features, log_base)
     log_p = log_base + target.log_weights(features)
     assert torch.equal(log_p > -INF, features["rare"] == 1)
     reached = means(target, features, log_base)
@@ -259,8 +257,7 @@ def test_means_that_cannot_be(wanted, message):
 def test_nearly_the_end_is_still_within():
     thirds = torch.arange(300) % 3
     features = {"x": (thirds == 0).double(), "y": (thirds == 1).double()}
-    target = Distributional({"x": 0.5, "y": 0.4999})
-    target.fit(features, torch.zeros(300, dtype=torch.float64))
+    target = Distributional({"x": 0.5, "y": 0.4999}).fit(features, torch.zeros(300, dtype=torch.float64))
     expected = {"x": math.log(0.5 / 1e-4), "y": math.log(0.4999 / 1e-4)}  # against x = y = 0, all as likely before
     assert target.coefficients == pytest.approx(expected, abs=1e-10)
 
@@ -315,6 +312,52 @@ def test_a_negative_feature_has_no_logarithm():
         Pointwise("b").log_weights({"b": tensor([1.0, -0.5])})
 
 
+def test_a_fit_gives_a_new_target_and_changes_nothing():
+    features, log_base = sample()
+    wanted, filtered = Distributional({"a": 0.5}), Pointwise("rare", floor=0.1)
+    product = Product([filtered, wanted])
+    half = {name: values[:250] for name, values in features.items()}
+    for open_ in (wanted, product):
+        first, second = open_.fit(features, log_base), open_.fit(half, log_base[:250])
+        assert first.fitted and first.spec != second.spec and not open_.fitted
+        assert first.fit({}, log_base) is first  # nothing is left to fit
+    assert wanted == Distributional({"a": 0.5}) and product.targets == (filtered, wanted)
+    assert RLHF(0.5, "a").fit(features, log_base) == RLHF(0.5, "a") != RLHF(0.6, "a")
+
+
+FROZEN = [
+    RLHF(0.5),
+    Pointwise("a", 0.1),
+    Distributional({"a": 0.5, "b": 1.0}),
+    Distributional({"a": 0.5, "b": 1.0}, {"b": -2.0, "a": 1 / 3}),
+    Product([RLHF(0.5), Distributional({"a": 0.5}, {"a": 0.1})]),
+]
+
+
+@pytest.mark.parametrize("target", FROZEN, ids=lambda target: str(target.spec))
+def test_targets_are_values(target):
+    for again in (pickle.loads(pickle.dumps(target)), copy.deepcopy(target), copy.copy(target)):
+        assert again == target and again.spec == target.spec and hash(again) == hash(target)
+        assert type(again) is type(target) and again.features == target.features
+    for field in dataclasses.fields(target):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(target, field.name, getattr(target, field.name))
+
+
+def test_what_a_target_is_made_of_may_change_afterwards():
+    means, coefficients, parts = {"a": 0.5}, {"a": 1.0}, [{"name": "rlhf", "beta": 1.0}]
+    target, product = Distributional(means, coefficients), Product(parts)
+    means["a"], coefficients["a"] = 0.9, 9.0
+    parts.append(means)
+    target.spec["means"]["a"] = 7.0
+    product.spec["targets"].clear()
+    assert target.spec == {"name": "distributional", "means": {"a": 0.5}, "coefficients": {"a": 1.0}}
+    assert len(product.targets) == 1 and product.features == ("reward",)
+    for mapping in (target.means, target.coefficients):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            mapping["a"] = 2.0
+
+
 def test_use_before_the_fit():
     target = Distributional({"a": 0.5})
     for each in (target, Product([RLHF(1.0, "a"), target])):
@@ -330,8 +373,7 @@ def test_the_least_kl_of_wanted_means():
         expected = s * math.log(s / base) + (1 - s) * math.log((1 - s) / (1 - base))
         assert least_kl({name: s}, features) == pytest.approx(expected, abs=1e-9)
     wanted = {"b": 3.0, "large": -990.0}
-    target = Distributional(wanted)
-    target.fit(features, torch.zeros(500, dtype=torch.float64))
+    target = Distributional(wanted).fit(features, torch.zeros(500, dtype=torch.float64))
     log_p = target.log_weights(features).log_softmax(0)
     assert least_kl(wanted, features) == pytest.approx((log_p.exp() @ log_p).item() + math.log(500), abs=1e-9)
     assert math.isnan(least_kl({"a": 1.0}, features)) and math.isnan(least_kl({"b": 3.0, "a": -1.0}, features))
@@ -342,7 +384,6 @@ def test_the_rounding_of_a_large_sample_does_not_hide_the_minimum():
     """A case where the objective, a sum over 2048, rises by its rounding in the last Newton step."""
     x = torch.zeros(2048, dtype=torch.float64)
     x[:37] = 1
-    target = Distributional({"x": 48 / 2048})
-    target.fit({"x": x}, torch.zeros_like(x))
+    target = Distributional({"x": 48 / 2048}).fit({"x": x}, torch.zeros_like(x))
     odds = (48 / 2000) / (37 / 2011)
     assert target.coefficients["x"] == pytest.approx(math.log(odds), abs=1e-10)

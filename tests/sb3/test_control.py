@@ -39,8 +39,8 @@ def toy():
 def test_accepted_episodes_follow_p_beta(toy):
     tree, rewards, log_a, log_q, agent = toy
     log_mass = log_a + rewards / 0.5
-    episodes, found = quasi_rejection(agent, TARGET, 4000, acceptance=0.25)
-    assert len(episodes) == 4000 and found.proposals > 12_000
+    episodes, found, used = quasi_rejection(agent, TARGET, 4000, acceptance=0.25)
+    assert len(episodes) == 4000 and found.proposals > 12_000 and used is TARGET
     log_p, log_p_beta = (x - x.logsumexp(0) for x in (log_mass, torch.minimum(log_mass - found.log_beta, log_q)))
     rate = torch.minimum(log_mass - found.log_beta, log_q).logsumexp(0).exp().item()
     assert rate == pytest.approx(0.25, abs=5 * 0.5 / math.sqrt(1000))  # beta is a pilot sample's
@@ -65,7 +65,7 @@ def test_a_filter_and_a_given_beta():
     }
     env = gym.make_vec("TextGenToy-v0", num_envs=100, autoreset_mode="Disabled", scorer=scorer)
     agent = EpisodicAlgorithm("TokenPolicy", env, seed=0, device="cpu")
-    episodes, found = quasi_rejection(agent, Pointwise("1"), 300, log_beta=-1.0)
+    episodes, found, _ = quasi_rejection(agent, Pointwise("1"), 300, log_beta=-1.0)
     assert len(episodes) == 300 and (episodes.rewards.sum(-1) == 1).all()
     # q is the reference, so P / q is 0 or 1: all that passes the filter is accepted, and that is p itself
     tree = TokenTree.of(gym.make("TextGenToy-v0"))
@@ -80,8 +80,9 @@ def test_a_filter_and_a_given_beta():
 
 def test_a_distributional_target_is_fitted_on_the_pilot(toy):
     tree, rewards, log_a, log_q, agent = toy
-    target = Distributional({"token_counts": 2.0})
-    episodes, found = quasi_rejection(agent, target, 2000, pilot=8000)
+    wanted = Distributional({"token_counts": 2.0})
+    episodes, found, target = quasi_rejection(agent, wanted, 2000, pilot=8000)
+    assert not wanted.fitted and target.means == wanted.means
     log_mass = log_a + target.coefficients["token_counts"] * rewards
     assert (log_mass.softmax(0) @ rewards).item() == pytest.approx(2.0, abs=0.1)
     p_beta = torch.minimum(log_mass - found.log_beta, log_q).softmax(0)

@@ -12,17 +12,9 @@ from textgym.matching.estimates import (
     estimate,
     jackknife,
 )
+from textgym.matching.products import Product, make_target
 from textgym.matching.rejection import Acceptance, find_log_beta, log_acceptance, measure
-from textgym.matching.targets import (
-    RLHF,
-    Distributional,
-    Features,
-    Pointwise,
-    Product,
-    Target,
-    least_kl,
-    make_target,
-)
+from textgym.matching.targets import RLHF, Distributional, Features, Pointwise, Target, least_kl
 
 __all__ = [
     "RLHF",

@@ -50,12 +50,12 @@ def quasi_rejection(
     acceptance: float = 0.25,
     log_beta: float | None = None,
     pilot: int = 1024,
-) -> tuple[Episodes, Acceptance]:
+) -> tuple[Episodes, Acceptance, Target]:
     """Draw episodes of p_beta, proportional to min(P / beta, q), by accepting some of the policy q's.
 
-    A pilot sample sets beta, and fits a target that has something left to fit; then fresh proposals are drawn until
-    enough of them are accepted. The reference is read at the policy's temperature. The policy should not be truncated
-    by top-k or top-p: the target is not, so it has texts that the policy cannot propose.
+    A pilot sample fits a target that has something left to fit, which gives a new target, and sets beta; then fresh
+    proposals are drawn until enough of them are accepted. The reference is read at the policy's temperature. The policy
+    should not be truncated by top-k or top-p: the target is not, so it has texts that the policy cannot propose.
 
     Args:
         agent: with an env of one prompt, and a reference.
@@ -66,7 +66,7 @@ def quasi_rejection(
         pilot: proposals of the pilot sample at least; they are not accepted, but count in the estimates.
 
     Returns:
-        the accepted episodes, and what `measure` says of all proposals, with the fitted target as given.
+        the accepted episodes; what `measure` says of all proposals, as if the fitted target were exact; and the latter.
 
     Raises:
         ValueError: no reference, several prompts, an unknown feature, no sample within the target's support, or a rate
@@ -77,8 +77,7 @@ def quasi_rejection(
     assert agent.env is not None
     agent.check_features(target, agent.env)
     proposals = _proposals(agent, pilot)
-    if not target.fitted:
-        target.fit(agent.features(proposals), _log_base(proposals))
+    target = target.fit(agent.features(proposals), _log_base(proposals))
     ratios = [_log_ratios(agent, target, proposals)]
     log_beta = find_log_beta(ratios[0], acceptance) if log_beta is None else log_beta
     if (rate := measure(ratios[0], log_beta).rate.value) * len(proposals) < 1:
@@ -92,7 +91,7 @@ def quasi_rejection(
         ratios.append(_log_ratios(agent, target, proposals))
         chance = log_acceptance(ratios[-1], log_beta).exp()
         accepted.append(proposals.select(torch.rand_like(chance) < chance))
-    return Episodes.concatenate(accepted).select(slice(episodes)), measure(torch.cat(ratios), log_beta)
+    return Episodes.concatenate(accepted).select(slice(episodes)), measure(torch.cat(ratios), log_beta), target
 
 
 def _proposals(agent: EpisodicAlgorithm, at_least: int) -> Episodes:
