@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from textgym.scorers import FunctionScorer, Keyword, Scorer, Sentiment, Threshold, WeightedSum, make_scorer
-from textgym.scorers.registry import SCORERS
+from textgym.scorers import FunctionScorer, Scorer, Sentiment, Threshold, WeightedSum, make_scorer
 from textgym.testing import make_generations
 
 BATCH = make_generations(["a", "b"], ["good", "bad art"])
@@ -126,14 +125,6 @@ def test_a_type_error_inside_a_constructor_stays_itself():
 
     with pytest.raises(TypeError, match="has no len"):
         make_scorer(Broken)
-
-
-def test_every_row_of_the_table_names_a_scorer():
-    from textgym.importing import import_string
-
-    for path in SCORERS.values():
-        assert issubclass(import_string(path, what="scorer"), Scorer)
-    assert import_string(SCORERS["keyword"], what="scorer") is Keyword
 
 
 def test_a_class_without_a_constructor():

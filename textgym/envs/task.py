@@ -13,8 +13,6 @@ from textgym.prompts import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.tokenizers import Tokenizer, make_tokenizer
 
-RESERVED = ("eos", "prompt_id", "action_mask", "final_obs", "final_info", "episode")
-
 
 @dataclass(frozen=True)
 class TextTask:
@@ -71,8 +69,6 @@ def make_task(
         allowed_tokens=None if allowed_tokens is None else tuple(allowed_tokens),
     )
     built_scorer = make_scorer(scorer)
-    if clash := set(RESERVED) & set(built_scorer.component_names):
-        raise ValueError(f"a scorer cannot be named {sorted(clash)[0]!r}; info uses that name")
     return TextTask(mdp, text_tokenizer, PromptTable(prompts, text_tokenizer, mdp, truncate_prompts), built_scorer)
 
 

@@ -79,7 +79,7 @@ class Threshold(Scorer):
 
     def __init__(self, scorer: Any, at: float, *, name: str | None = None):
         self.scorer = make_scorer(scorer)
-        self.name = name or f"{self.scorer.name}>={at:g}"
+        self.name = f"{self.scorer.name}>={at:g}" if name is None else name
         if not np.isfinite(at):
             raise ValueError(f"scorer {self.name!r}: the threshold {at} is not finite")
         self.at = at

@@ -16,6 +16,7 @@ from typing import Any
 
 from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Generations, Scorer, ScorerError
+from textgym.scorers.registry import name_problem
 
 GIVEN = ("prompts", "completions", "completion_ids")
 
@@ -27,7 +28,9 @@ class FunctionScorer(Scorer):
         function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
             the names of the prompt source's columns, or `**kwargs` for all of them; returns one finite float per row as
             a list, numpy array or torch tensor. It may be `async`. An import string `"module:attribute"` names one too.
-        name: the component's name in `info`; by default the function's.
+        name: the component's name in `info`; by default the function's, without underscores before it. Where no
+            component can have that name (`registry.RESERVED`), `"_function"` is appended: what the function `reward`
+            gives is called `"reward_function"`, because `"reward"` is the env's.
         conversational: pass prompts as message lists and completions as `[{"role": "assistant", "content": text}]`,
             which is how TRL calls functions on chat datasets.
 
@@ -40,7 +43,7 @@ class FunctionScorer(Scorer):
         if not callable(found):
             raise ValueError(f"a scorer function must be callable, not {found!r}")
         self.function: Callable[..., Any] = found
-        self.name = name or function_name(found)
+        self.name = _default_name(found) if name is None else name
         self.conversational = conversational
         parameters = _parameters(self.name, found)
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -88,6 +91,11 @@ def function_name(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _default_name(function: Callable[..., Any]) -> str:
+    name = function_name(function).lstrip("_")
+    return f"{name}_function".lstrip("_") if name_problem(name) else name
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -1,17 +1,18 @@
 """`make_scorer`: a scorer from a name, a JSON dict, an import string, a function or an object.
 
-Names and dicts keep an env's spec JSON, and work from a command line. A new scorer is a file and a row of `SCORERS`.
+Names and dicts keep an env's spec JSON, and work from a command line. A new scorer is a file and a row of `SCORERS`:
+`textgym.scorers` takes the names that it exports from there.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Scorer
-from textgym.scorers.functions import FunctionScorer
 
 SCORERS = {
     "function": "textgym.scorers.functions:FunctionScorer",
@@ -28,10 +29,20 @@ SCORERS = {
 }
 """Name -> class, as an import string, so that naming a scorer imports no other one."""
 
+RESERVED = {
+    "reward": "a log's rollout/reward is the return",
+    **dict.fromkeys(("eos", "prompt_id", "action_mask"), "the env reports it in info"),
+    **dict.fromkeys(("final_obs", "final_info", "final_observation", "episode"), "Gymnasium reports it in info"),
+    **dict.fromkeys(("terminal_observation", "TimeLimit.truncated"), "stable-baselines3 reads it in info"),
+}
+"""Names that no component may have, and why: it would hide what stands there already, or be hidden by it."""
+
 ACCEPTED = (
     f"one of {sorted(SCORERS)}, an import string 'module:attribute', a dict with one of these as its 'name' and the "
     "scorer's arguments, a function or a textgym.Scorer"
 )
+
+RENAME = 'choose another with name=... ("component_name" in a JSON dict)'
 
 
 def make_scorer(spec: Any) -> Scorer:
@@ -48,8 +59,32 @@ def make_scorer(spec: Any) -> Scorer:
               other keys are arguments of the class. `"component_name"` is its argument `name`, the name in `info`.
 
     Raises:
-        ValueError: nothing of these, or arguments that the class does not take.
+        ValueError: nothing of these, arguments that the class does not take, or a component's name that is no text, is
+            empty, begins with an underscore or is one of `RESERVED`.
     """
+    scorer = _make(spec)
+    for component in scorer.component_names:
+        if problem := name_problem(component):
+            raise ValueError(f"a scorer's component cannot be named {component!r}: {problem}; {RENAME}")
+    return scorer
+
+
+def scorer_class(name: str) -> type[Scorer]:
+    """The class of a row of `SCORERS`."""
+    module, _, attribute = SCORERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def name_problem(component: Any) -> str | None:
+    """Why a component cannot have a name; None if it can."""
+    if not isinstance(component, str) or not component:
+        return "a name is a text of at least one character"
+    if component.startswith("_"):
+        return "Gymnasium's vector envs keep such names for their masks"
+    return RESERVED.get(component)
+
+
+def _make(spec: Any) -> Scorer:
     if isinstance(spec, Scorer):
         return spec
     if isinstance(spec, str):
@@ -70,7 +105,7 @@ def _build(name: str, kwargs: dict[str, Any]) -> Scorer:
         return _from_object(import_string(name, what="scorer"), name, kwargs)
     if name not in SCORERS:
         raise ValueError(f"unknown scorer {name!r}{did_you_mean(name, SCORERS)}; accepted are {ACCEPTED}")
-    return _construct(import_string(SCORERS[name], what="scorer"), name, kwargs)
+    return _construct(scorer_class(name), name, kwargs)
 
 
 def _from_object(found: Any, name: str, kwargs: dict[str, Any]) -> Scorer:
@@ -87,7 +122,7 @@ def _from_object(found: Any, name: str, kwargs: dict[str, Any]) -> Scorer:
         raise ValueError(f"scorer {name!r} is {found!r}; it must be a function or a textgym.Scorer")
     if "function" in kwargs:
         raise ValueError(f"scorer {name!r} is a function already; leave out the argument 'function'")
-    return _construct(FunctionScorer, name, {"function": found, **kwargs})
+    return _construct(scorer_class("function"), name, {"function": found, **kwargs})
 
 
 def _construct(cls: type[Scorer], name: str, kwargs: dict[str, Any]) -> Scorer:
@@ -98,7 +133,7 @@ def _construct(cls: type[Scorer], name: str, kwargs: dict[str, Any]) -> Scorer:
     for argument in kwargs:
         if argument not in named and not accepts_any:
             raise ValueError(
-                f"scorer {name!r} takes no argument {argument!r}{did_you_mean(argument, named)}; accepted are "
+                f"scorer {name!r} takes no argument {argument!r}{did_you_mean(str(argument), named)}; accepted are "
                 f"{list(named)}"
             )
     if missing := [p for p, v in named.items() if v.default is v.empty and p not in kwargs]:
