@@ -10,11 +10,12 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Union
 
 import tyro
 
 from scripts.benchmarks import env, models
+from scripts.command_line import run_script
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "env": env.env,
@@ -26,14 +27,19 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
 """Name on the command line -> a function with typed arguments that yields one result after the other."""
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run a subcommand and print its results, each with the versions that it was measured with."""
+def main(results: Iterator[dict[str, Any]]) -> None:
+    """Print the results of a subcommand, each with the versions that it was measured with."""
     versions = {"python": platform.python_version()} | {
         p: version(p) for p in ("textgym", "numpy", "gymnasium", "torch", "transformers")
     }
-    for result in tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS, args=args):
+    for result in results:
         print(json.dumps(result | {"versions": versions}), flush=True)
 
 
+def command_line() -> Any:
+    """One subcommand per function."""
+    return Union[tuple(Annotated[f, tyro.conf.subcommand(name=name)] for name, f in SUBCOMMANDS.items())]  # noqa: UP007
+
+
 if __name__ == "__main__":
-    main()
+    run_script(main, command_line(), __doc__)

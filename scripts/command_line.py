@@ -1,31 +1,62 @@
-"""What the scripts share: the env that a command line or a checkpoint names, and how a text is printed."""
+"""What the scripts share: how they end on an error, and the env that a command line or a checkpoint names."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from textgym.sb3.checkpoints import checkpoint_path, read_json
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One episode as text."""
-
-    prompt: str
-    completion: str
-    reward: float
+console = Console(highlight=False)
+FOR_USERS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
+"""Errors whose messages are written for users; of others the kind and the place are told as well."""
 
 
-def show_sample(sample: Sample, console: Console) -> None:
-    """Print one line: the reward, the prompt in bold, the completion."""
-    prompt, completion = (escape(text.replace("\n", "\\n")) for text in (sample.prompt, sample.completion))
-    console.print(f"[cyan]{sample.reward:+.3f}[/] [bold]\\[{prompt}][/]{completion}", highlight=False, soft_wrap=True)
+def run_script(
+    main: Callable[[Any], Any], arguments: Any, description: str | None = None, given: Sequence[str] | None = None
+) -> None:
+    """Parse the command line and call `main` with what it says.
+
+    An error ends the program with status 1 and a line or two on standard error. With `--debug` anywhere on the command
+    line, its traceback is shown instead.
+
+    Args:
+        main: the script.
+        arguments: a type or function that `tyro.cli` accepts.
+        description: the head of the help text.
+        given: the command line; by default the process's.
+    """
+    words = list(sys.argv[1:] if given is None else given)
+    debug = "--debug" in words
+    about = f"{(description or '').strip()}\n\nAn error is told in a line or two; --debug shows its traceback."
+    parsed = tyro.cli(arguments, args=[word for word in words if word != "--debug"], description=about.strip())
+    try:
+        main(parsed)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {in_a_line_or_two(error)}")
+
+
+def in_a_line_or_two(error: Exception) -> str:
+    """What is told of an error without its traceback."""
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    message = "\n".join(lines[:2]) + (" ... (--debug shows all of it)" if len(lines) > 2 else "")
+    if lines and isinstance(error, FOR_USERS):
+        return message
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.filename}, line {place.lineno} (--debug shows more): {message}"
 
 
 def read_saved(model: str) -> tuple[str, dict[str, Any]]:
@@ -60,7 +91,7 @@ def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
             continue
         if name in kwargs:
             raise ValueError(f"{name} is given twice, by --{name} and in --env-kwargs")
-        kwargs[name] = json.loads(value) if value.lstrip().startswith(("{", "[")) else value
+        kwargs[name] = parse_json(name, value) if value.lstrip().startswith(("{", "[")) else value
     return kwargs
 
 

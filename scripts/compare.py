@@ -24,14 +24,14 @@ from typing import Annotated, Any
 import torch
 import tyro
 from rich.markup import escape
-from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
-from scripts.callbacks import ShowProgress, StopOnSignal, console
+from scripts.command_line import console, run_script
 from scripts.compare_report import UNTRAINED, Comparison, in_words
 from scripts.evaluate import PACKAGES, evaluate
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import learn
 from textgym.sb3.reference import Reference
 
 SHARED = {"run", "env", "model", "reference", "seed", "device"}
@@ -167,7 +167,7 @@ def execute(run: Run, args: Args) -> dict[str, Any]:
     else:
         agent = run.command.agent()
         run.write()
-        learn(agent, run)
+        train(agent, run)
     # Every prompt drawn by itself, and random numbers that no training begins with.
     agent.set_env(replace(args.env, num_generations=1).make())
     agent.set_random_seed(run.seed + 1_000_000)
@@ -180,31 +180,24 @@ def execute(run: Run, args: Args) -> dict[str, Any]:
     )
 
 
-def learn(agent: EpisodicAlgorithm, run: Run) -> None:
+def train(agent: EpisodicAlgorithm, run: Run) -> None:
     """Train, with a log in the run's folder; the program ends where the training breaks off."""
     if agent.reference is None:  # its objective needs none, the comparison does
         agent.reference = Reference(agent.policy, None, given=False)
     agent.set_logger(configure(str(run.folder), ["csv"]))
-    stop = StopOnSignal()
-    callbacks = CallbackList([stop, ShowProgress()])
     try:
-        agent.learn(run.arguments["total_timesteps"], callback=callbacks)
+        stopped = learn(agent, run.arguments["total_timesteps"], console=console)
     except FloatingPointError as error:
-        sys.exit(f"{run.entry}, seed {run.seed}: training stopped: {error}")
-    finally:
-        callbacks.on_training_end()
+        raise FloatingPointError(f"{run.entry}, seed {run.seed}: training stopped: {error}") from error
     agent.logger.close()
-    if stop.received is not None:
+    if stopped is not None:
         console.print("stopped; repeat the command to go on")
-        sys.exit(128 + stop.received)
+        sys.exit(128 + stopped)
 
 
 def main(args: Args) -> Comparison:
-    """Run what is not there yet, then print and write the comparison; wrong arguments end the program."""
-    try:
-        runs = plan(args)
-    except (ValueError, FileExistsError) as error:
-        sys.exit(f"compare.py: {error}")
+    """Run what is not there yet, then print and write the comparison."""
+    runs = plan(args)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     records = []
@@ -221,4 +214,4 @@ def main(args: Args) -> Comparison:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    run_script(main, Args, __doc__)

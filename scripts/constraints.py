@@ -19,13 +19,14 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import REINFORCE, DistributionMatching, DualAscent
-from scripts.callbacks import ShowProgress, StopOnSignal, console
+from scripts.command_line import console, run_script
 from scripts.evaluate import Evaluation, evaluate
 from textgym.matching import DivergenceName, Features, least_kl
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import learn
 from textgym.tasks import TASKS, Task
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
@@ -169,13 +170,8 @@ def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
 
 def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallback) -> None:
     """Train, with a progress bar; a signal ends the program."""
-    stop, progress = StopOnSignal(), ShowProgress()
-    try:
-        agent.learn(total_timesteps, callback=CallbackList([stop, progress, *callbacks]))
-    finally:
-        progress.on_training_end()
-    if stop.received is not None:
-        raise SystemExit(128 + stop.received)
+    if (stopped := learn(agent, total_timesteps, *callbacks, console=console)) is not None:
+        raise SystemExit(128 + stopped)
 
 
 def show(args: Args, rows: list[Row]) -> None:
@@ -207,4 +203,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    run_script(main, Args, __doc__)

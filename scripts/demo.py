@@ -14,17 +14,17 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-import tyro
 from rich.table import Table
 from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
-from scripts.callbacks import ShowProgress, console
-from scripts.command_line import show_sample
+from scripts.command_line import console, run_script
 from scripts.evaluate import Evaluation, evaluate
+from textgym.evaluation import show_sample
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import ShowProgress
 
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {}),
@@ -115,7 +115,7 @@ def main(args: Args) -> None:
     judge = EpisodicAlgorithm("TokenPolicy", make_env(1), agent.policy.model, seed=args.seed, device=args.device)
     before = evaluate(judge, 256, samples=6)
     agent.set_logger(configure(str(args.out), ["csv"]))
-    agent.learn(args.total_timesteps, callback=ShowProgress())
+    agent.learn(args.total_timesteps, callback=ShowProgress(console=console))
     after = evaluate(judge, 256, samples=6)
     agent.save(args.out / "checkpoint")
 
@@ -131,4 +131,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

@@ -19,13 +19,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import textgym  # noqa: F401 (registers the env ids)
-from scripts.command_line import Sample, env_of, read_saved, show_sample
+from scripts.command_line import env_of, read_saved, run_script
+from textgym.evaluation import Sample, show_sample
 from textgym.matching import Estimate
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
@@ -231,4 +231,4 @@ def main(args: Args) -> Evaluation:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

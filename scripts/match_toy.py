@@ -14,16 +14,16 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.callbacks import BaseCallback
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import DistributionMatching
 from agents.distribution_matching import Baseline, ProposalName
+from scripts.command_line import run_script
 from textgym.exact import TokenTree
 from textgym.matching import DivergenceName, make_divergence, make_target
+from textgym.sb3.callbacks import Decay
 
 ONES = {"name": "token_counts", "weights": {"1": 1.0}, "component_name": "ones"}
 SCORER = {
@@ -62,22 +62,6 @@ class Args:
     initial_episodes: int = 2048
     out: Path | None = None
     """A file for the numbers, as JSON."""
-
-
-class Decay(BaseCallback):
-    """So many updates, with a learning rate that falls quadratically to 0."""
-
-    def __init__(self, updates: int, learning_rate: float):
-        super().__init__()
-        self.updates, self.learning_rate, self.begun = updates, learning_rate, 0
-
-    def _on_rollout_start(self) -> None:
-        rate = self.learning_rate * max(1 - self.begun / self.updates, 0.0) ** 2
-        self.model.lr_schedule = lambda _: rate
-        self.begun += 1
-
-    def _on_step(self) -> bool:
-        return self.begun <= self.updates
 
 
 def total_variation(args: Args, target: str, seed: int, **options: Any) -> float:
@@ -126,4 +110,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    run_script(main, Args, __doc__)

@@ -10,10 +10,9 @@ alone for the empty prompt, and the model has to know both.
 
 from __future__ import annotations
 
-import tyro
-
+from scripts.command_line import run_script
 from scripts.tiny.arguments import Args
 from scripts.tiny.pretrain import main
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

@@ -13,14 +13,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import QLearning
-from scripts.callbacks import console
-from scripts.command_line import Sample, env_arguments, show_sample
+from scripts.command_line import console, env_arguments, run_script
 from textgym.contexts import context_indices
+from textgym.evaluation import Sample, play, show_sample
 
 
 @dataclass
@@ -51,28 +50,20 @@ class Args:
     out: Path = Path("runs/q_learning")
 
 
-def play(agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], deterministic: bool) -> list[Sample]:
+def texts(agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], deterministic: bool) -> list[Sample]:
     """One text per row of a TextGym vector env in autoreset mode `"Disabled"`."""
-    task = env.unwrapped.task  # type: ignore[attr-defined]
-    observations, _ = env.reset()
-    returns, live = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
-    while live.any():
-        actions, _ = agent.predict(context_indices(task.mdp, observations), deterministic=deterministic)
-        observations, rewards, terminations, truncations, _ = env.step(actions)
-        returns += rewards
-        live &= ~(terminations | truncations)
-    texts = [task.decode_parts(row)[1] for row in observations]
-    return [Sample("", text, float(value)) for text, value in zip(texts, returns, strict=True)]
+    mdp = env.unwrapped.mdp  # type: ignore[attr-defined]
+    return play(env, lambda rows: agent.predict(context_indices(mdp, rows), deterministic=deterministic)[0])
 
 
 def report(title: str, agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], samples: int) -> None:
     """Print the greedy text, some epsilon-greedy ones, and the mean reward of all rows' epsilon-greedy ones."""
     console.print(f"\n[bold]{title}[/]: the greedy text, then texts with epsilon {agent.policy.epsilon:.2f}")
-    show_sample(play(agent, env, deterministic=True)[0], console)
-    texts = play(agent, env, deterministic=False)
-    for sample in texts[:samples]:
+    show_sample(texts(agent, env, deterministic=True)[0], console)
+    drawn = texts(agent, env, deterministic=False)
+    for sample in drawn[:samples]:
         show_sample(sample, console)
-    console.print(f"mean reward of {len(texts)} of them: {np.mean([sample.reward for sample in texts]):+.3f}")
+    console.print(f"mean reward of {len(drawn)} of them: {np.mean([float(s.reward or 0) for s in drawn]):+.3f}")
 
 
 def main(args: Args) -> QLearning:
@@ -109,4 +100,4 @@ def main(args: Args) -> QLearning:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

@@ -12,10 +12,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -23,8 +21,10 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts import evaluate
-from scripts.command_line import Sample, env_of, parse_json, read_saved, show_sample
+from scripts.command_line import env_of, parse_json, read_saved, run_script
+from textgym.evaluation import Sample, play, show_sample
 from textgym.matching import Acceptance, Estimate, Target, make_target
+from textgym.mdp import IntArray
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.control import quasi_rejection
 
@@ -68,28 +68,6 @@ class Args:
     """One JSON object per text (`prompt`, `completion`, `reward`) in place of colours."""
 
 
-@torch.no_grad()
-def sample(env: Any, policy: TokenPolicy, prompts: list[str] | None, seed: int, deterministic: bool) -> list[Sample]:
-    """One episode per row of a vector env in autoreset mode `"Disabled"`.
-
-    Args:
-        env: what `gym.make_vec` returned for a TextGym id.
-        policy: fits the env.
-        prompts: one per row; None draws them.
-        seed: of the env.
-        deterministic: always the likeliest token.
-    """
-    observations, _ = env.reset(seed=seed, options=None if prompts is None else {"prompts": prompts})
-    returns, live = np.zeros(env.num_envs), np.ones(env.num_envs, bool)
-    while live.any():
-        actions = policy(torch.as_tensor(observations, device=policy.device), deterministic)[0]
-        observations, rewards, terminations, truncations, _ = env.step(actions.cpu().numpy())
-        returns += rewards
-        live &= ~(terminations | truncations)
-    parts = [env.unwrapped.task.decode_parts(row) for row in observations]
-    return [Sample(prompt, text, float(value)) for (prompt, text), value in zip(parts, returns, strict=True)]
-
-
 def samples(args: Args) -> Iterator[Sample]:
     """Build env and policy, and sample: all rows of one prompt stand together."""
     if args.n < 1 or args.best_of < 1:
@@ -110,9 +88,14 @@ def samples(args: Args) -> Iterator[Sample]:
     policy.set_training_mode(False)
     set_random_seed(args.seed)
     prompts = [text for text in args.prompt for _ in range(args.n * args.best_of)] or None
-    found = sample(env, policy, prompts, args.seed, args.deterministic)
+
+    @torch.no_grad()
+    def choose(rows: IntArray) -> IntArray:
+        return policy(torch.as_tensor(rows, device=policy.device), args.deterministic)[0].cpu().numpy()
+
+    found = play(env, choose, args.seed, prompts)
     for start in range(0, len(found), args.best_of):
-        yield max(found[start : start + args.best_of], key=lambda one: one.reward)
+        yield max(found[start : start + args.best_of], key=lambda one: one.reward or 0.0)
 
 
 def samples_towards(target: Target, args: Args) -> tuple[list[Sample], Acceptance]:
@@ -174,4 +157,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

@@ -13,9 +13,8 @@ prefix steers sentiment and subject and is thrown away. Rows stop at a full stop
 
 from __future__ import annotations
 
-import tyro
-
+from scripts.command_line import run_script
 from scripts.tiny.corpus import Args, main
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args, __doc__)

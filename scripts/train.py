@@ -8,19 +8,19 @@ the checkpoint's. A loss that is not finite ends the training without one, so th
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from stable_baselines3.common.callbacks import CallbackList, CheckpointCallback, EveryNTimesteps
+from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from scripts.agent_arguments import COMMANDS, RunArgs, TrainArgs
-from scripts.callbacks import ShowProgress, StopOnSignal, console
+from scripts.command_line import console, run_script
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import learn
 
 
 def last_checkpoint(out: Path) -> str:
@@ -40,24 +40,28 @@ def train(args: TrainArgs) -> EpisodicAlgorithm:
     suffix = f"-{agent.num_timesteps}" if run.resume else ""  # a resumed run keeps the earlier progress.csv
     formats = [make_output_format(name, str(run.out), suffix) for name in ("csv", "tensorboard")]
     agent.set_logger(Logger(str(run.out), formats))
-    stop = StopOnSignal()
-    callbacks = CallbackList([stop, ShowProgress(run.samples_every)])
+    callbacks = []
     if run.checkpoint_every:
         save = CheckpointCallback(1, str(run.out / "checkpoints"), name_prefix=type(agent).__name__.lower())
-        callbacks.callbacks.append(EveryNTimesteps(run.checkpoint_every, save))
+        callbacks.append(EveryNTimesteps(run.checkpoint_every, save))
     model = agent.policy.model.name_or_path or type(agent.policy.model).__name__
     console.print(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}")
     try:
-        agent.learn(run.total_timesteps, callback=callbacks, reset_num_timesteps=not run.resume)
+        stopped = learn(
+            agent,
+            run.total_timesteps,
+            *callbacks,
+            samples_every=run.samples_every,
+            console=console,
+            reset_num_timesteps=not run.resume,
+        )
     except FloatingPointError as error:
         sys.exit(f"training stopped: {error}; {last_checkpoint(run.out)}")
-    finally:
-        callbacks.on_training_end()
     agent.save(run.out / "checkpoint")
     console.print(f"{agent.num_timesteps} tokens, {agent._n_updates} updates; checkpoint in {run.out / 'checkpoint'}")
-    if stop.received is not None:
-        console.print(f"stopped by {signal.Signals(stop.received).name}; go on with --resume")
-        sys.exit(128 + stop.received)
+    if stopped is not None:
+        console.print(f"stopped by {stopped.name}; go on with --resume")
+        sys.exit(128 + stopped)
     return agent
 
 
@@ -69,4 +73,4 @@ def command_line() -> Any:
 
 
 if __name__ == "__main__":
-    train(tyro.cli(command_line(), description=__doc__))
+    run_script(train, command_line(), __doc__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 
 import textgym
 from scripts.benchmarks.timing import measure
+from scripts.command_line import env_arguments
 from textgym.mdp import IntArray
 from textgym.scorers import Generations
 
@@ -66,7 +66,7 @@ def env(
         repeats: runs that are counted.
         seed: of the env and the actions.
     """
-    kwargs = json.loads(env_kwargs)
+    kwargs = env_arguments(env_kwargs)
     for prompt_tokens, new_tokens in sizes:
         for rows in num_envs:
             steps = max(1, transitions // rows)

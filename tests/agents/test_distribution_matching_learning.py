@@ -2,8 +2,8 @@
 
 import pytest
 
-from scripts.match_toy import Decay
 from tests.agents.toy_matching import FINITE_ON_ZEROS, NAMES, TARGETS, Exact, matching, toy
+from textgym.sb3.callbacks import Decay
 
 
 def assert_learns(target, divergence, updates, rate, env, **kwargs):

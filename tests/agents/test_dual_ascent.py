@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from agents import DistributionMatching, DualAscent
-from scripts.match_toy import Decay
 from tests.agents.toy_matching import TARGETS, Exact, matching, run, toy
 from textgym.matching import Distributional
+from textgym.sb3.callbacks import Decay
 
 MEANS = TARGETS["distributional"]["means"]
 WRONG = {**TARGETS["distributional"], "coefficients": {"has1": 0.0, "has2": 0.0}}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
-from scripts.benchmark import main
+from scripts import benchmark
 from scripts.benchmarks.bare import BareLoops, end_at_random, round_trip_prompts
 from scripts.benchmarks.env import draw_actions
 from scripts.benchmarks.timing import measure
@@ -18,6 +19,12 @@ from textgym.language_models import load_tokenizer
 from textgym.tokenizers import from_pretrained
 
 ROOT = Path(__file__).parents[2]
+
+
+def main(arguments):
+    benchmark.main(tyro.cli(benchmark.command_line(), args=arguments))
+
+
 SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeats", "1"]
 
 

@@ -12,7 +12,7 @@ import tyro
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from agents import QLearning
-from scripts.q_learning import Args, main, play
+from scripts.q_learning import Args, main, texts
 from tests.scripts.test_train import default_of
 from textgym.exact import TokenTree, hard_optimal
 
@@ -48,7 +48,7 @@ def test_two_words_are_learned_to_the_optimum_and_everything_is_shown_and_writte
 def test_shown_rewards_are_those_of_the_shown_texts():
     env = gym.make_vec("TextGenWords-v0", num_envs=32, autoreset_mode="Disabled")
     agent = QLearning("TabularPolicy", "TextGenWords-v0", n_envs=1, seed=0, device="cpu")
-    samples = play(agent, env, deterministic=False)
+    samples = texts(agent, env, deterministic=False)
     vader = SentimentIntensityAnalyzer()
     assert len({sample.completion for sample in samples}) > 16
     for sample in samples:
