@@ -21,7 +21,6 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.losses import policy_gradient_loss, value_loss
 from agents.policy_gradient import check_choice
 from agents.proposals import PROPOSALS
 from textgym.matching import (
@@ -37,7 +36,9 @@ from textgym.matching import (
     make_target,
 )
 from textgym.metrics import distinct_n, self_bleu
-from textgym.sb3 import EpisodeRolloutBuffer, Episodes, EpisodicAlgorithm, TokenPolicy
+from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
+from textgym.training import Actor, Episodes, TokenTerms
+from textgym.training.losses import policy_gradient_loss, value_loss
 
 Baseline = Literal["none", "leave_one_out", "value"]
 ProposalName = Literal["on_policy", "mixture", "adaptive"]
@@ -125,7 +126,7 @@ class DistributionMatching(EpisodicAlgorithm):
         assert self.reference is not None
         if self.proposal == "mixture" and self.n_envs % 2:
             raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
-        self._proposal = PROPOSALS[self.proposal](self.policy, self.reference, self.micro_batch_size)
+        self._proposal = PROPOSALS[self.proposal](self.token_model, self.reference, self.micro_batch_size)
         if self.env is not None:
             self.partition = LogPartition(self._num_prompts(self.env))
 
@@ -167,9 +168,9 @@ class DistributionMatching(EpisodicAlgorithm):
         self.start()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
-    def player(self) -> Any:
-        """The proposal."""
-        return self._proposal.player
+    def actor(self) -> Actor:
+        """What the proposal samples with."""
+        return self._proposal.actor
 
     def start(self, episodes: Episodes | None = None) -> None:
         """Fit the target and start Z, once; the first rollout does it where it was not called before.
@@ -201,19 +202,19 @@ class DistributionMatching(EpisodicAlgorithm):
         self.partition.add(prompts, log_weights)  # P / a
 
     def reference_episodes(self) -> Episodes:
-        """About `initial_episodes` samples of the reference, not scored: of every prompt the same number."""
+        """About `initial_episodes` samples of the reference, of every prompt the same number."""
         assert self.env is not None and self.reference is not None
         table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
         wanted = number * math.ceil(self.initial_episodes / number)
         rounds = np.resize(np.arange(number), (math.ceil(wanted / self.n_envs), self.n_envs))  # all, again and again
-        parts, player = [], self.reference.player(self.policy)
+        parts, actor = [], self.reference.actor()
         for prompt_ids in rounds:
             self.env.set_options([{"prompt": table.pin(i)} for i in prompt_ids])
-            parts.append(self._play(1, player))
+            parts.append(self._collect(1, actor))
         return Episodes.concatenate(parts).select(slice(wanted))
 
     def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> WeightedSample:
-        """Scored episodes as samples of a proposal, (E,) log q."""
+        """Evaluated episodes as samples of a proposal, (E,) log q."""
         features = self.features(episodes)
         return WeightedSample(
             log_pi=episodes.log_probs.double().sum(-1),
@@ -224,8 +225,9 @@ class DistributionMatching(EpisodicAlgorithm):
             prompts=episodes.prompt_ids,
         )
 
-    def _received(self, episodes: Episodes) -> Episodes:
-        episodes = self._proposal.scored(episodes)
+    def process_rollout(self, episodes: Episodes) -> Episodes:
+        """Evaluate the episodes under the policy, keep them as the `sample` of the proposal, and count them in Z."""
+        episodes = self._proposal.evaluated(episodes)
         self.sample = self.weighted(episodes, self._proposal.log_q(episodes))
         self.partition.add(self.sample.prompts, self.sample.log_p - self.sample.log_q)
         return episodes
@@ -233,7 +235,7 @@ class DistributionMatching(EpisodicAlgorithm):
     def _log_rollout(self, episodes: Episodes) -> None:
         numbers = self._estimates(self.sample)
         self._proposal.update(numbers)
-        self.logger.record("rollout/cache_mib", self.policy.cache_bytes / 2**20)
+        self.logger.record("rollout/cache_mib", self.token_model.cache_bytes / 2**20)
         for name, (value, standard_error) in numbers.items():
             where = "rollout" if name in self.sample.features or name == "kl_to_reference" else "target"
             self.logger.record(f"{where}/{name}", value)
@@ -255,7 +257,7 @@ class DistributionMatching(EpisodicAlgorithm):
         """The weight of each token's log-probability, (E, T), 0 for prompts whose Z is 0 so far.
 
         Args:
-            episodes: E scored episodes.
+            episodes: E evaluated episodes.
             sample: the same, see `weighted`.
         """
         weights, pseudo_rewards = self._pseudo_rewards(sample)
@@ -280,14 +282,12 @@ class DistributionMatching(EpisodicAlgorithm):
         weights = (sample.log_pi - sample.log_q).exp()
         return torch.where(usable, weights, 0.0), torch.where(usable, pseudo_rewards, 0.0)
 
-    def loss(
-        self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T), and what is logged."""
-        losses = policy_gradient_loss(log_probs, piece.advantages)
+        losses = policy_gradient_loss(terms.log_probs, episodes.advantages)
         if self.baseline != "value":
             return losses, {}
-        statistics = {"value_loss": value_loss(values, piece.values, piece.returns, None)}
+        statistics = {"value_loss": value_loss(terms.values, episodes.values, episodes.returns, None)}
         return losses + self.vf_coef * statistics["value_loss"], statistics
 
     def report(self, episodes: int) -> dict[str, Estimate]:

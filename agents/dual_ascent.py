@@ -25,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.distribution_matching import DistributionMatching
 from textgym.matching import Distributional, Product, Target
-from textgym.sb3 import Episodes
+from textgym.training import Episodes
 
 
 def distributional_part(target: Target) -> Distributional | None:

@@ -9,10 +9,11 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from agents.losses import clipped_loss, kl_estimate, policy_gradient_loss
-from textgym.sb3 import Episodes, EpisodicAlgorithm, TokenPolicy
-from textgym.sb3.buffer import minibatches
-from textgym.sb3.updates import Normalization
+from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
+from textgym.training import Episodes, TokenTerms
+from textgym.training.episodes import minibatches
+from textgym.training.losses import clipped_loss, kl_estimate, policy_gradient_loss
+from textgym.training.updates import Normalization
 
 KLPenalty = Literal["reward", "k2", "k3"]
 
@@ -35,7 +36,7 @@ class PolicyGradient(EpisodicAlgorithm):
         kl_coef: weight of the KL penalty, in reward per nat. With 0 no reference is kept unless one is given, and no
             KL to it is logged.
         kl_penalty: `"reward"` subtracts kl_coef * (log pi - log a) from each token's reward (k1, unbiased); `"k2"` and
-            `"k3"` add kl_coef times this estimator to the loss (`agents.losses.kl_estimate`).
+            `"k3"` add kl_coef times this estimator to the loss (`textgym.training.losses.kl_estimate`).
         kl_target: nats per sequence; `kl_coef` is adapted to it after each rollout (Ziegler et al. 2019, section 2.2).
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
         loss_normalization: `"token"`, the mean over all tokens, or `"sequence"`, the mean of the episodes' means.
@@ -130,21 +131,20 @@ class PolicyGradient(EpisodicAlgorithm):
             rewards -= self.kl_coef * (episodes.log_probs - episodes.reference_log_probs)
         return rewards
 
-    def loss(
-        self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T), and what is logged."""
-        log_ratios = log_probs - piece.log_probs
+        log_probs = terms.log_probs
+        log_ratios = log_probs - episodes.log_probs
         statistics = {"approx_kl": kl_estimate(-log_ratios, "k3")}
         clip_range = self.scheduled(self.clip_range)
         if clip_range is None:
-            losses = policy_gradient_loss(log_probs, piece.advantages)
+            losses = policy_gradient_loss(log_probs, episodes.advantages)
         else:
-            losses, clipped = clipped_loss(log_probs, piece.log_probs, piece.advantages, clip_range)
+            losses, clipped = clipped_loss(log_probs, episodes.log_probs, episodes.advantages, clip_range)
             statistics["clip_fraction"] = clipped
         statistics["policy_gradient_loss"] = losses
         if self.kl_penalty != "reward" and self.kl_coef:
-            kl = kl_estimate(log_probs - piece.reference_log_probs, self.kl_penalty)
+            kl = kl_estimate(log_probs - episodes.reference_log_probs, self.kl_penalty)
             statistics["kl_loss"] = kl
             losses = losses + self.kl_coef * kl
         return losses, statistics

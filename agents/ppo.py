@@ -8,10 +8,11 @@ import stable_baselines3
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 
-from agents.losses import value_loss
 from agents.policy_gradient import PolicyGradient
-from agents.returns import generalized_advantages, whiten
-from textgym.sb3 import Episodes, TokenPolicy
+from textgym.sb3 import TokenPolicy
+from textgym.training import Episodes, TokenTerms
+from textgym.training.losses import value_loss
+from textgym.training.returns import generalized_advantages, whiten
 
 
 class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch_size and clip_range may be None
@@ -79,10 +80,9 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
         batch = super().minibatch(episodes, index)
         return batch.replace(advantages=whiten(batch.advantages, batch.mask)) if self.normalize_advantage else batch
 
-    def loss(
-        self, piece: Episodes, values: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The policy's loss plus the value head's."""
-        losses, statistics = super().loss(piece, values, log_probs, entropies)
-        statistics["value_loss"] = value_loss(values, piece.values, piece.returns, self.scheduled(self.clip_range_vf))
+        losses, statistics = super().loss(episodes, terms)
+        clip_range_vf = self.scheduled(self.clip_range_vf)
+        statistics["value_loss"] = value_loss(terms.values, episodes.values, episodes.returns, clip_range_vf)
         return losses + self.vf_coef * statistics["value_loss"], statistics

@@ -7,36 +7,34 @@ import math
 
 import torch
 
-from agents.returns import Baseline, baselines
 from textgym.matching import Estimate
-from textgym.sb3 import Episodes, TokenPolicy
-from textgym.sb3.collection import evaluated, scores_under
-from textgym.sb3.players import Alternating, ModelPlayer, Player
-from textgym.sb3.reference import Reference
+from textgym.training import Actor, Alternating, Episodes, ModelActor, Reference, TokenModel
+from textgym.training.returns import Baseline, baselines
+from textgym.training.terms import log_probs_under, with_training_terms
 
 
 class Proposal:
     """On-policy: q = pi. The base of the others.
 
     Args:
-        policy: pi.
+        token_model: pi.
         reference: a.
         micro_batch_size: episodes per forward pass at most.
 
     Attributes:
-        player: what samples.
+        actor: what samples.
     """
 
-    def __init__(self, policy: TokenPolicy, reference: Reference, micro_batch_size: int | None):
-        self.policy, self.reference, self.micro_batch_size = policy, reference, micro_batch_size
-        self.player: Player = policy
+    def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
+        self.token_model, self.reference, self.micro_batch_size = token_model, reference, micro_batch_size
+        self.actor: Actor = token_model
 
-    def scored(self, episodes: Episodes) -> Episodes:
+    def evaluated(self, episodes: Episodes) -> Episodes:
         """The episodes with the policy's log-probabilities and values, whoever sampled them."""
         return episodes
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
-        """Log-probabilities of scored episodes under the proposal, (E,) float64."""
+        """Log-probabilities of evaluated episodes under the proposal, (E,) float64."""
         return episodes.log_probs.double().sum(-1)
 
     def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
@@ -57,16 +55,16 @@ class Proposal:
 class Mixture(Proposal):
     """q = (pi + a) / 2: every other row is sampled from the reference, so pi / q and a / q never exceed 2."""
 
-    def __init__(self, policy: TokenPolicy, reference: Reference, micro_batch_size: int | None):
-        super().__init__(policy, reference, micro_batch_size)
-        self.player = Alternating([policy, reference.player(policy)])
+    def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
+        super().__init__(token_model, reference, micro_batch_size)
+        self.actor = Alternating([token_model, reference.actor()])
 
-    def scored(self, episodes: Episodes) -> Episodes:
+    def evaluated(self, episodes: Episodes) -> Episodes:
         """See the base."""
-        if self.policy.dtype != "float32":
-            return episodes  # the training forward has scored all
+        if self.token_model.dtype != "float32":
+            return episodes  # the training forward has evaluated all
         index = torch.arange(1, len(episodes), 2, device=episodes.rows.device)
-        theirs = evaluated(self.policy, episodes.select(index), self.micro_batch_size)
+        theirs = with_training_terms(self.token_model, episodes.select(index), self.micro_batch_size)
         log_probs = episodes.log_probs.index_copy(0, index, theirs.log_probs)
         values = episodes.values.index_copy(0, index, theirs.values)
         return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs, values=values)
@@ -102,24 +100,24 @@ class Adaptive(Proposal):
     third model in memory.
     """
 
-    def __init__(self, policy: TokenPolicy, reference: Reference, micro_batch_size: int | None):
-        super().__init__(policy, reference, micro_batch_size)
-        self.model = copy.deepcopy(policy.model).requires_grad_(False)
-        self.player = ModelPlayer(policy, self.model)
+    def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
+        super().__init__(token_model, reference, micro_batch_size)
+        self.model = copy.deepcopy(token_model.model).requires_grad_(False)
+        self.actor = ModelActor(token_model, self.model)
 
-    def scored(self, episodes: Episodes) -> Episodes:
+    def evaluated(self, episodes: Episodes) -> Episodes:
         """See the base."""
-        episodes = evaluated(self.policy, episodes, self.micro_batch_size)
+        episodes = with_training_terms(self.token_model, episodes, self.micro_batch_size)
         return episodes.replace(sampled_log_probs=episodes.log_probs)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """See the base."""
-        return scores_under(self.policy, self.model, episodes, self.micro_batch_size)[0].double().sum(-1)
+        return log_probs_under(self.token_model, self.model, episodes, self.micro_batch_size)[0].double().sum(-1)
 
     def update(self, estimates: dict[str, Estimate]) -> None:
         """Replace q where the policy is nearer to the target."""
         if estimates["kl_p_pi"].value < estimates["kl_p_q"].value:
-            self.load(dict(self.policy.model.named_parameters()))
+            self.load(dict(self.token_model.model.named_parameters()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The copy's weights, tied ones once."""
@@ -130,7 +128,7 @@ class Adaptive(Proposal):
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[name])
-        self.player = ModelPlayer(self.policy, self.model)  # what was decoded with the old weights is dropped
+        self.actor = ModelActor(self.token_model, self.model)  # what was decoded with the old weights is dropped
 
 
 PROPOSALS: dict[str, type[Proposal]] = {"on_policy": Proposal, "mixture": Mixture, "adaptive": Adaptive}

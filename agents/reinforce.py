@@ -8,8 +8,9 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.policy_gradient import KLPenalty, PolicyGradient, check_choice
-from agents.returns import Baseline, baselines, group_deviations, returns_to_go
-from textgym.sb3 import Episodes, TokenPolicy
+from textgym.sb3 import TokenPolicy
+from textgym.training import Episodes
+from textgym.training.returns import Baseline, baselines, group_deviations, returns_to_go
 
 
 class REINFORCE(PolicyGradient):

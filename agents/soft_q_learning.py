@@ -16,38 +16,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
 
 from agents.policy_gradient import check_choice, check_positive
-from agents.returns import returns_to_go
-from textgym.language_models.forward import memory_advice
-from textgym.sb3 import Episodes, EpisodicAlgorithm, TokenPolicy
-from textgym.sb3.scoring import by_step
+from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
+from textgym.training import Episodes, TokenTerms
+from textgym.training.returns import returns_to_go
 
 Consistency = Literal["trajectory", "suffix"]
-
-
-class SoftQPolicy(TokenPolicy):
-    """A `TokenPolicy` that gives, in place of values, the log-normalizers of its logits; its value head is not used."""
-
-    def evaluate_episodes(
-        self, rows: torch.Tensor, actions: torch.Tensor, entropy_gradient: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-normalizers log sum_x exp l(s, x), log-probabilities and entropies of whole episodes.
-
-        Args:
-            rows: (B, P + T) int64 last observations.
-            actions: (B, T) int64 completions, padded.
-            entropy_gradient: False saves time where no entropy bonus is paid.
-
-        Returns:
-            each (B, T) float32, 0 at padding.
-        """
-        with self.autocast(), memory_advice("lower micro_batch_size"):
-            _, (log_probs, entropies, log_normalizers) = self._score_episodes(
-                self.model, rows, actions, entropy_gradient=entropy_gradient
-            )
-        return by_step(actions, self.mdp, log_normalizers, log_probs, entropies)  # type: ignore[return-value]
 
 
 class SoftQLearning(EpisodicAlgorithm):
@@ -68,7 +43,7 @@ class SoftQLearning(EpisodicAlgorithm):
         >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
 
     Args:
-        policy: `"TokenPolicy"`, here short for `SoftQPolicy`.
+        policy: `"TokenPolicy"`.
         env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
         model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         beta: weight of the KL to the reference, in reward per nat.
@@ -84,7 +59,6 @@ class SoftQLearning(EpisodicAlgorithm):
             `EpisodicAlgorithm` raises.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TokenPolicy": SoftQPolicy}
     hyperparameters: ClassVar[tuple[str, ...]] = (
         *EpisodicAlgorithm.hyperparameters,
         "beta",
@@ -113,8 +87,6 @@ class SoftQLearning(EpisodicAlgorithm):
         super().__init__(policy, env, model, **kwargs)
 
     def _setup_model(self) -> None:
-        if not issubclass(self.policy_class, SoftQPolicy):
-            raise ValueError(f"policy is {self.policy_class.__name__}; it must be 'TokenPolicy' or a SoftQPolicy")
         for name in ("top_k", "top_p"):
             if self.policy_kwargs.get(name) is not None:
                 raise ValueError(f"{name} is {self.policy_kwargs[name]}; a truncated policy is no softmax of Q-values")
@@ -131,11 +103,11 @@ class SoftQLearning(EpisodicAlgorithm):
                 self.gradient_step(batch, self.loss, "sequence")
 
     def with_returns(self, episodes: Episodes) -> Episodes:
-        """The episodes with `returns`: what `path_scores` of the optimal policy are, (E, T)."""
-        reference = self.path_scores(episodes.reference_log_normalizers, episodes.reference_log_probs)
+        """The episodes with `returns`: what `path_terms` of the optimal policy are, (E, T)."""
+        reference = self.path_terms(episodes.reference_log_normalizers, episodes.reference_log_probs)
         return episodes.replace(returns=returns_to_go(episodes.rewards, self.gamma) + reference)
 
-    def path_scores(self, log_normalizers: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
+    def path_terms(self, log_normalizers: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
         """What C_t takes from a model: beta (log sum_x exp l(s_t, x) + sum_{u >= t} gamma^(u - t) log pi(x_u | s_u)).
 
         C_t is that of the policy, minus that of the reference, minus the return.
@@ -149,12 +121,11 @@ class SoftQLearning(EpisodicAlgorithm):
         """
         return self.beta * (log_normalizers + returns_to_go(log_probs, self.gamma))
 
-    def loss(
-        self, piece: Episodes, log_normalizers: torch.Tensor, log_probs: torch.Tensor, entropies: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T), and what is logged; by trajectory, all tokens of an episode have C_0's."""
-        errors = self.path_scores(log_normalizers, log_probs) - piece.returns  # (B, T) C_t
+        errors = self.path_terms(terms.log_normalizers, terms.log_probs) - episodes.returns  # (B, T) C_t
         if self.consistency == "trajectory":
             errors = errors[:, :1].expand_as(errors)
-        values = self.beta * (log_normalizers - piece.reference_log_normalizers)[:, :1].expand_as(errors)
+        log_ratios = terms.log_normalizers - episodes.reference_log_normalizers  # V / beta
+        values = self.beta * log_ratios[:, :1].expand_as(errors)
         return errors**2 / 2, {"consistency": errors**2, "value": values}

@@ -19,14 +19,14 @@ import textgym  # noqa: F401 (registers the env ids)
 from agents.distribution_matching import DEFAULT_TARGET, ProposalName
 from agents.distribution_matching import Baseline as MatchingBaseline
 from agents.policy_gradient import KLPenalty
-from agents.returns import Baseline
 from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json
 from textgym.matching import DivergenceName
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.checkpoints import POLICY_ARGUMENTS
 from textgym.sb3.policy import ValueFunction
-from textgym.sb3.updates import Normalization
+from textgym.training.returns import Baseline
+from textgym.training.updates import Normalization
 
 
 @dataclass

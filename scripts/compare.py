@@ -32,7 +32,7 @@ from scripts.compare_report import UNTRAINED, Comparison, in_words
 from scripts.evaluate import PACKAGES, evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
-from textgym.sb3.reference import Reference
+from textgym.training.reference import Reference
 
 SHARED = {"run", "env", "model", "reference", "seed", "device"}
 """Fields of `TrainArgs` that are one and the same for all entries."""
@@ -183,7 +183,7 @@ def execute(run: Run, args: Args) -> dict[str, Any]:
 def train(agent: EpisodicAlgorithm, run: Run) -> None:
     """Train, with a log in the run's folder; the program ends where the training breaks off."""
     if agent.reference is None:  # its objective needs none, the comparison does
-        agent.reference = Reference(agent.policy, None, given=False)
+        agent.reference = Reference(agent.token_model, None, given=False)
     agent.set_logger(configure(str(run.folder), ["csv"]))
     try:
         stopped = learn(agent, run.arguments["total_timesteps"], console=console)

@@ -95,9 +95,9 @@ def evaluate(agent: EpisodicAlgorithm, episodes: int, samples: int = 4) -> Evalu
     task = agent.env.get_attr("task")[0]
     entropy = 0.0
     with torch.no_grad():
-        for index in batch.pieces(agent.micro_batch_size):
-            terms = agent.policy.evaluate_episodes(batch.rows[index], batch.actions[index])
-            entropy += terms[2].double().sum().item()
+        for index in batch.micro_batches(agent.micro_batch_size):
+            terms = agent.token_model.evaluate_episodes(batch.rows[index], batch.actions[index])
+            entropy += terms.entropies.double().sum().item()
     rows, lengths = batch.rows.cpu().numpy(), batch.lengths.tolist()
     completions = [ids[:n] for ids, n in zip(batch.actions.tolist(), lengths, strict=True)]
     texts, rewards = task.tokenizer.decode_batch(completions), batch.rewards.sum(-1)
@@ -222,7 +222,7 @@ def main(args: Args) -> Evaluation:
             "env_kwargs": env_kwargs,
             "seed": args.seed,
             "device": str(agent.device),
-            "dtype": agent.policy.dtype,
+            "dtype": agent.token_model.dtype,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from textgym.evaluation import Sample, play, show_sample
 from textgym.matching import Acceptance, Estimate, Target, make_target
 from textgym.mdp import IntArray
 from textgym.sb3 import TokenPolicy
-from textgym.sb3.control import quasi_rejection
+from textgym.sb3.sampling import quasi_rejection
 
 WARPERS = ("temperature", "top_k", "top_p")
 

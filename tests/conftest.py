@@ -100,7 +100,7 @@ def episodes_of(rewards, log_probs, prompt_ids, rows=None, values=None):
     """Episodes of up to three tokens; a reward of None is padding."""
     import torch
 
-    from textgym.sb3 import Episodes
+    from textgym.training import Episodes
 
     mask = torch.tensor([[r is not None for r in row] for row in rewards])
     zeros = torch.zeros(mask.shape)

@@ -13,7 +13,6 @@ from agents import GRPO, PPO, REINFORCE, RLOO, DistributionMatching
 from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
 from scripts.benchmarks.timing import Timing, peak_rss_mib
 from textgym.language_models import load_tokenizer
-from textgym.sb3.collection import play
 from textgym.scorers import Generations
 from textgym.tokenizers import from_pretrained
 
@@ -104,7 +103,7 @@ class Bench:
         """Episodes through the env API; returns the number of tokens."""
         assert self.agent.env is not None
         self.agent.policy.set_training_mode(False)
-        finished = play(self.agent.env, self.agent.policy, self.rounds, self.agent.component_names)
+        finished = collect(self.agent.env, self.agent.token_model, self.rounds, self.agent.component_names)
         assert finished is not None
         return int((finished["rows"][:, -self.agent.mdp.max_new_tokens :] != self.agent.mdp.pad_id).sum())
 

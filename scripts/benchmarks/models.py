@@ -77,13 +77,13 @@ def rollout(
                     report["weight_gb_per_second"] = round(weights * steps_per_second / 1e9, 2)
                 yield report | {
                     "outside_policy": round(outside_policy(bench), 3),
-                    "cache_mib": round(bench.agent.policy.cache_bytes / 2**20, 1),
+                    "cache_mib": round(bench.agent.token_model.cache_bytes / 2**20, 1),
                 }
 
 
 def outside_policy(bench: Bench) -> float:
     """The share of a rollout's wall time that is not the policy's."""
-    policy, inside = bench.agent.policy, 0.0
+    token_model, inside = bench.agent.token_model, 0.0
 
     def timed(forward: Any) -> Any:
         def run(*args: Any) -> Any:
@@ -96,11 +96,11 @@ def outside_policy(bench: Bench) -> float:
 
         return run
 
-    policy.forward = timed(policy.forward)  # type: ignore[method-assign]
+    token_model.forward = timed(token_model.forward)  # type: ignore[method-assign]
     start = time.perf_counter()
     bench.rollout()
     whole = time.perf_counter() - start
-    del policy.forward
+    del token_model.forward
     return 1 - inside / whole
 
 
@@ -146,7 +146,7 @@ def update(
                 return synchronized(bench.agent.device, bench.bare.train(episodes.rows, optimizer))
 
             timings = side_by_side({"textgym": ours, "bare": bare}, repeats)
-            padded = sum(int(episodes.row_lengths[i].max()) * len(i) for i in episodes.pieces())
+            padded = sum(int(episodes.row_lengths[i].max()) * len(i) for i in episodes.micro_batches())
             real = int(episodes.row_lengths.sum())
             flops = 6 * sum(p.numel() for p in agent.policy.model.parameters()) * real / tokens
             rate = bench.report("update", timings)

@@ -36,7 +36,7 @@ def agent(cls=REINFORCE, n=8, model=None, env=CHARACTERS, scorer=count_tokens, k
 def randomize_values(algorithm):
     """A value head that says something; it starts at zero."""
     with torch.no_grad():
-        algorithm.policy.value_net.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
+        algorithm.policy.token_model.value_net.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
 
 
 def stale_episodes(algorithm, n):

@@ -19,7 +19,7 @@ from tests.agents.toy_matching import (
     stochastic_gradients,
 )
 from textgym.matching import make_divergence
-from textgym.sb3.buffer import PASS_COST
+from textgym.training.episodes import PASS_COST
 
 EPISODES = 200 * 64
 EOS = 3
@@ -103,8 +103,8 @@ def scored_with(change):
     """A fault in the scored episodes."""
 
     def put_in(agent):
-        scored = agent._scored
-        agent._scored = lambda episodes: change(scored(episodes))
+        scored = agent._with_log_probs
+        agent._with_log_probs = lambda episodes: change(scored(episodes))
 
     return put_in
 

@@ -280,7 +280,7 @@ def test_log_prob_mismatch_is_logged_in_both_precisions(cls):
 def test_bfloat16_takes_old_log_probs_from_the_training_forward():
     made = agent(PPO, 16, env=LONG, dtype="bfloat16")
     episodes = made.sample_episodes(16)
-    for index in episodes.pieces():
+    for index in episodes.micro_batches():
         _, log_probs, _ = made.policy.evaluate_actions(episodes.rows[index], episodes.actions[index])
         assert torch.equal(log_probs, episodes.log_probs[index])
     assert not torch.equal(episodes.log_probs, episodes.sampled_log_probs)
@@ -291,7 +291,7 @@ def test_a_number_that_is_not_finite_stops_the_training_before_the_weights_chang
     made = agent(PPO, 8, n_epochs=2)
     made.learn(1)
     steps, updates = made.num_timesteps, made._n_updates
-    broken = made.policy.value_net.bias if where == "the loss" else made.policy.model.lm_head.weight
+    broken = made.policy.token_model.value_net.bias if where == "the loss" else made.policy.model.lm_head.weight
     with torch.no_grad():
         broken.fill_(float("nan"))
     before = weights(made)

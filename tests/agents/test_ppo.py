@@ -55,14 +55,14 @@ def test_the_ratio_is_one_before_the_first_step():
     made = agent(PPO, 16, batch_size=None, n_epochs=2, micro_batch_size=5, learning_rate=1e-2)
     sampled, used, compute = [], [], made.loss
 
-    def loss(piece, values, log_probs, entropies):
-        sampled.append((log_probs - piece.sampled_log_probs).exp()[piece.mask].detach())
-        used.append((log_probs - piece.log_probs).exp()[piece.mask].detach())
-        return compute(piece, values, log_probs, entropies)
+    def loss(episodes, terms):
+        sampled.append((terms.log_probs - episodes.sampled_log_probs).exp()[episodes.mask].detach())
+        used.append((terms.log_probs - episodes.log_probs).exp()[episodes.mask].detach())
+        return compute(episodes, terms)
 
     made.loss = loss
     made.learn(1)
-    first = len(used) // 2  # pieces of the first epoch
+    first = len(used) // 2  # micro-batches of the first epoch
     assert (torch.cat(sampled[:first]) - 1).abs().max() < 1e-4
     assert (torch.cat(used[:first]) == 1).all() and (torch.cat(used[first:]) != 1).any()
 

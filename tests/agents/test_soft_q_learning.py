@@ -10,10 +10,11 @@ import torch
 from agents import REINFORCE
 from agents.soft_q_learning import SoftQLearning
 from tests.agents.conftest import Log, agent, assert_same, weights
-from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
+from tests.conftest import CHARACTERS, episodes_of, small_llama
 from textgym.exact import TokenTree, soft_optimal
 from textgym.language_models.forward import episode_logits
-from textgym.sb3 import TokenPolicy, scoring
+from textgym.language_models.log_probs import LOGITS_PER_CHUNK
+from textgym.training import TokenTerms
 
 BOTH = pytest.mark.parametrize("consistency", ["trajectory", "suffix"])
 K, L = 3, 3
@@ -99,12 +100,13 @@ def test_path_errors_by_hand():
     # second: V = (0, 0.5, 0); r - beta (log pi - log a) = (0, 0.5, 4 + 2) = (0, 0.5, 6)
     # C_2 = -6, C_1 = 0.5 - (0.5 + 3) = -3, C_0 = 0 - (0 + 0.25 + 1.5) = -1.75
     errors = torch.tensor([[-1.75, -1.0, 0.0], [-1.75, -3.0, -6.0]])
-    terms = made.with_returns(batch), log_normalizers, log_probs, torch.zeros(2, 3)
-    losses, logged = made.loss(*terms)
+    batch, zeros = made.with_returns(batch), torch.zeros(2, 3)
+    terms = TokenTerms(log_probs, entropies=zeros, values=zeros, log_normalizers=log_normalizers)
+    losses, logged = made.loss(batch, terms)
     torch.testing.assert_close(losses, errors**2 / 2)
     torch.testing.assert_close(logged["consistency"], errors**2)
     made.consistency = "trajectory"
-    losses, logged = made.loss(*terms)
+    losses, logged = made.loss(batch, terms)
     torch.testing.assert_close(losses, torch.full((2, 3), 1.75**2 / 2))
     torch.testing.assert_close(logged["value"], torch.tensor([[1.0] * 3, [0.0] * 3]))
 
@@ -162,9 +164,10 @@ MASKED = CHARACTERS | {"min_new_tokens": 2, "banned_tokens": [1]}
 def test_log_normalizers_of_masked_and_tempered_logits():
     made = agent(SoftQLearning, 16, env=MASKED, reference=small_llama(seed=1), policy_kwargs={"temperature": 0.7})
     episodes = made.sample_episodes(16)
-    values, log_probs, _ = made.policy.evaluate_episodes(episodes.rows, episodes.actions)
-    torch.testing.assert_close(log_probs, episodes.log_probs, atol=1e-5, rtol=0)
-    for model, ours in ((made.policy.model, values), (made.reference.model, episodes.reference_log_normalizers)):
+    terms = made.token_model.evaluate_episodes(episodes.rows, episodes.actions)
+    torch.testing.assert_close(terms.log_probs, episodes.log_probs, atol=1e-5, rtol=0)
+    theirs = made.reference.model, episodes.reference_log_normalizers
+    for model, ours in ((made.policy.model, terms.log_normalizers), theirs):
         odds = (episode_logits(model, made.mdp, episodes.rows) / 0.7).exp()
         odds[..., 1] = 0
         odds[:, :2, 4] = 0  # EOS
@@ -193,7 +196,7 @@ def test_micro_batches_and_chunks_do_not_change_the_gradient(consistency, monkey
     results = []
     for micro_batch_size, chunk in ((None, 2**25), (1, 2**25), (7, 2**25), (None, 15)):
         made.micro_batch_size = micro_batch_size
-        monkeypatch.setitem(scoring.LOGITS_PER_CHUNK, "cpu", chunk)
+        monkeypatch.setitem(LOGITS_PER_CHUNK, "cpu", chunk)
         results.append(gradients(made, episodes))
     assert max(g.abs().max() for g in results[0].values()) > 0.1
     for other in results[1:]:
@@ -229,8 +232,9 @@ def test_a_checkpoint_goes_on_as_it_was(tmp_path):
     assert_same(weights(resumed), weights(made), atol=0)
     assert max((weight - before[name]).abs().max() for name, weight in weights(made).items()) > 1e-3
     episodes = resumed.rollout_buffer.episodes
-    expected = made.policy.scores_under(made.reference.model, episodes.rows, episodes.actions)
-    torch.testing.assert_close((episodes.reference_log_probs, episodes.reference_log_normalizers), expected)
+    expected = made.token_model.terms_under(made.reference.model, episodes.rows, episodes.actions)
+    torch.testing.assert_close(episodes.reference_log_probs, expected.log_probs)
+    torch.testing.assert_close(episodes.reference_log_normalizers, expected.log_normalizers)
     with pytest.raises(ValueError, match="holds a SoftQLearning, not a REINFORCE"):
         REINFORCE.load(tmp_path / "one", made.env)
 
@@ -251,12 +255,6 @@ def test_a_checkpoint_goes_on_as_it_was(tmp_path):
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         agent(SoftQLearning, **kwargs)
-
-
-def test_another_policy_is_refused():
-    made = gym.make_vec("TextGen-v0", num_envs=2, autoreset_mode="Disabled", scorer=count_tokens, **CHARACTERS)
-    with pytest.raises(ValueError, match="policy is TokenPolicy; it must be 'TokenPolicy' or a SoftQPolicy"):
-        SoftQLearning(TokenPolicy, made, small_llama())
 
 
 def solve(made, beta, updates):

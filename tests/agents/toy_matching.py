@@ -12,8 +12,8 @@ from tests.conftest import CHARACTERS
 from tests.sb3.test_checkpoints import updates
 from textgym.exact import TokenTree, gradient
 from textgym.matching import LogPartition, make_divergence, make_target
-from textgym.sb3.updates import accumulate_gradients
 from textgym.scorers.composition import WeightedSum
+from textgym.training.updates import accumulate_gradients
 
 SHORT = {**CHARACTERS, "max_new_tokens": 3}
 TARGETS = {
@@ -125,7 +125,7 @@ def perturb(agent, scale=0.5):
         table = agent.policy.model.table
         table.add_(scale * torch.randn(table.shape, generator=generator()))
         if agent.baseline == "value":
-            agent.policy.value_net.weight.normal_(generator=generator())
+            agent.policy.token_model.value_net.weight.normal_(generator=generator())
     exact = Exact(agent)
     agent.target, agent.partition = exact.target, KnownPartition([exact.log_z.item()])
     return exact
@@ -154,7 +154,7 @@ def stochastic_gradients(agent, episodes, sample, batches=200, group=None):
             part = dataclasses.replace(part, prompts=torch.arange(len(index)) // group)
             agent.partition = KnownPartition([agent.partition.log_z[0].item()] * (len(index) // group))
         batch = agent.with_advantages(episodes.select(index), part)
-        accumulate_gradients(agent.policy, batch, agent.loss, normalization="sum")
+        accumulate_gradients(agent.token_model, batch, agent.loss, normalization="sum")
         gradients.append(table.grad.double())
     return torch.stack(gradients)
 

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import episodes_of
 from textgym.mdp import TextMDP
 from textgym.sb3 import EpisodeRolloutBuffer
-from textgym.sb3.buffer import cheapest_pieces, minibatches
+from textgym.training.episodes import cheapest_slices, minibatches
 
 
 def partitions(n, size):
@@ -29,7 +29,7 @@ def test_pieces_are_the_cheapest_of_all_partitions(cost, rng):
     for n in range(1, 9):
         for size in (None, 1, 2, 3, n):
             lengths = np.sort(rng.integers(1, 33, n))
-            pieces = cheapest_pieces(lengths, size, cost)
+            pieces = cheapest_slices(lengths, size, cost)
             assert pieces in list(partitions(n, size))
             assert price(pieces) == min(map(price, partitions(n, size)))
 
@@ -43,7 +43,7 @@ def geometric_episodes(n, seed, prompt=8, limit=32):
 
 def padding(episodes, size=None):
     """Padded tokens over real tokens, minus 1."""
-    pieces = list(episodes.pieces(size))
+    pieces = list(episodes.micro_batches(size))
     assert sorted(torch.cat(pieces).tolist()) == list(range(len(episodes)))
     padded = sum(len(piece) * int(episodes.row_lengths[piece].max()) for piece in pieces)
     return padded / int(episodes.row_lengths.sum()) - 1
@@ -57,8 +57,8 @@ def test_less_than_a_tenth_of_the_tokens_is_padding(n):
 
 def test_no_piece_is_larger_than_asked_for():
     episodes = geometric_episodes(64, 0)
-    assert max(len(piece) for piece in episodes.pieces(5)) == 5
-    assert [len(piece) for piece in episodes.pieces(1)] == [1] * 64 and padding(episodes, 1) == 0
+    assert max(len(piece) for piece in episodes.micro_batches(5)) == 5
+    assert [len(piece) for piece in episodes.micro_batches(1)] == [1] * 64 and padding(episodes, 1) == 0
 
 
 def test_minibatches_hold_every_episode_once():

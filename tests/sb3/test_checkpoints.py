@@ -101,7 +101,7 @@ def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path, cls,
     assert ours and all(torch.equal(a, theirs[i][name]) for i in ours for name, a in ours[i].items())
     assert whole.kl_coef == resumed.kl_coef
     if cls is PPO:
-        assert whole.kl_coef != 0.1 and whole.policy.value_net.weight.any()
+        assert whole.kl_coef != 0.1 and whole.policy.token_model.value_net.weight.any()
 
 
 @pytest.mark.parametrize("cls", [REINFORCE, PPO, GRPO])

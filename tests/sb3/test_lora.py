@@ -62,12 +62,12 @@ def test_adapters_and_the_value_head_alone_are_trained(make, algorithm, dtype):
     made = agent(make(), algorithm, dtype=dtype, kl_coef=0.1)
     trained = {name for name, p in made.policy.named_parameters() if p.requires_grad}
     assert {n for n in trained if not n.startswith("value_net.")} == {f"model.{name}" for name in split(made)[0]}
-    (adapters, base), value = split(made), made.policy.value_net.weight.detach().clone()
+    (adapters, base), value = split(made), made.policy.token_model.value_net.weight.detach().clone()
     made.learn(100)
     later, base_later = split(made)
     assert same(base, base_later) and made._n_updates >= 2
     assert all((adapters[name] != later[name]).any() for name in adapters)
-    assert (algorithm is PPO) == bool((made.policy.value_net.weight != value).any())
+    assert (algorithm is PPO) == bool((made.policy.token_model.value_net.weight != value).any())
 
 
 @pytest.mark.parametrize("make", [small_llama, small_gpt2])
@@ -80,15 +80,15 @@ def test_without_its_adapters_the_model_is_the_untrained_one_and_the_only_refere
             if ".lora_" in name:
                 p.normal_()
     episodes = made.sample_episodes(16)
-    expected = made.policy.scores_under(untrained, episodes.rows, episodes.actions)[0]
-    with made.policy.adapters_off():
-        got = made.policy.scores_under(made.policy.model, episodes.rows, episodes.actions)[0]
+    expected = made.policy.token_model.terms_under(untrained, episodes.rows, episodes.actions)[0]
+    with made.policy.token_model.adapters_off():
+        got = made.policy.token_model.terms_under(made.policy.model, episodes.rows, episodes.actions)[0]
     assert torch.equal(got, expected)
     with torch.no_grad():
         plain = plain_batch(made.policy, untrained, episodes.rows)[1]
     torch.testing.assert_close(episodes.reference_log_probs, plain, atol=1e-5, rtol=0)
     assert (episodes.log_probs - plain).abs().max() > 0.1  # and with them it is another one
-    again = made.policy.evaluate_episodes(episodes.rows, episodes.actions)[1]
+    again = made.policy.evaluate_actions(episodes.rows, episodes.actions)[1]
     torch.testing.assert_close(again.detach(), episodes.log_probs, atol=1e-4, rtol=0)
     assert again.requires_grad and all(p.requires_grad for n, p in made.policy.model.named_parameters() if "lora_" in n)
 
@@ -98,7 +98,7 @@ def test_adapters_start_as_the_identity_and_are_exact_whatever_is_around_them():
     rows, actions = random_episodes()
     with torch.no_grad():
         expected = plain_batch(made, small_llama(), rows)
-        torch.testing.assert_close(torch.stack(made.evaluate_episodes(rows, actions)), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.stack(made.evaluate_actions(rows, actions)), expected, atol=1e-5, rtol=0)
 
 
 def test_a_named_reference_is_a_second_model():
@@ -152,9 +152,9 @@ def test_a_checkpoint_is_a_model_with_its_adapters(make, tmp_path):
 
 def test_a_separate_value_function_has_adapters_of_its_own(tmp_path):
     made = agent(algorithm=PPO, policy_kwargs={"value_function": "separate"})
-    before = {n: p.detach().clone() for n, p in made.policy.value_trunk.named_parameters()}
+    before = {n: p.detach().clone() for n, p in made.policy.token_model.value_trunk.named_parameters()}
     made.learn(100)
-    changed = {n for n, p in made.policy.value_trunk.named_parameters() if (before[n] != p).any()}
+    changed = {n for n, p in made.policy.token_model.value_trunk.named_parameters() if (before[n] != p).any()}
     assert changed and all(".lora_" in name for name in changed)
     made.save(tmp_path / "m")
     loaded = PPO.load(tmp_path / "m", device="cpu")

@@ -8,11 +8,11 @@ import torch
 from agents import PPO, REINFORCE
 from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
 from tests.language_models.test_decoder import small
+from textgym.language_models.log_probs import LOGITS_PER_CHUNK
 from textgym.mdp import TextMDP, first_observation
 from textgym.sb3 import TextVecEnv, TokenPolicy
-from textgym.sb3.scoring import LOGITS_PER_CHUNK
-from textgym.sb3.updates import apply_gradients
 from textgym.tokenizers import character_tokenizer
+from textgym.training.updates import apply_gradients
 
 MDP = TextMDP(vocab_size=5, max_prompt_tokens=3, max_new_tokens=6, eos_token_ids=(4,), bos_token_id=4)
 
@@ -53,7 +53,7 @@ def plain(made, model, row, mdp=MDP):
     ids, prompt = row[row != mdp.pad_id][None], int((row[: mdp.max_prompt_tokens] != mdp.pad_id).sum())
     output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
     log_probs = output.logits[0, prompt - 1 : -1, : mdp.vocab_size].log_softmax(-1)
-    values = made.value_net(output.hidden_states[-1][0, prompt - 1 : -1])[:, 0]
+    values = made.token_model.value_net(output.hidden_states[-1][0, prompt - 1 : -1])[:, 0]
     chosen = log_probs.gather(-1, ids[0, prompt:, None])[:, 0]
     return values, chosen, -(log_probs.exp() * log_probs).sum(-1)
 
@@ -69,7 +69,7 @@ def plain_batch(made, model, rows, mdp=MDP):
 
 def give_values(made):
     """A value head that says something."""
-    torch.nn.init.normal_(made.value_net.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(made.token_model.value_net.weight, generator=torch.Generator().manual_seed(0))
     return made
 
 
@@ -98,13 +98,13 @@ def test_padding_order_and_company_of_an_episode_change_nothing(make):
     rows, actions = random_episodes()
     made, wide = give_values(policy(make())), give_values(policy(make(), WIDE))
     expected = plain_batch(made, made.model, rows)
-    close(torch.stack(made.evaluate_episodes(rows, actions)), expected, 1e-5)
+    close(torch.stack(made.evaluate_actions(rows, actions)), expected, 1e-5)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    close(torch.stack(made.evaluate_episodes(rows[order], actions[order])), expected[:, order], 1e-5)
+    close(torch.stack(made.evaluate_actions(rows[order], actions[order])), expected[:, order], 1e-5)
     for i in range(len(rows)):
-        close(torch.stack(made.evaluate_episodes(rows[i : i + 1], actions[i : i + 1]))[:, 0], expected[:, i], 1e-5)
+        close(torch.stack(made.evaluate_actions(rows[i : i + 1], actions[i : i + 1]))[:, 0], expected[:, i], 1e-5)
     padded = torch.nn.functional.pad(rows, (6, 0), value=MDP.pad_id)
-    close(torch.stack(wide.evaluate_episodes(padded, actions)), expected, 1e-5)
+    close(torch.stack(wide.evaluate_actions(padded, actions)), expected, 1e-5)
     states = torch.nn.functional.pad(rows[:, :3], (0, 6), value=MDP.pad_id)  # the first state of each episode
     values, log_probs, entropies = made.evaluate_actions(states, actions[:, 0])
     close(torch.stack([values[:, 0], log_probs, entropies]), expected[:, :, 0], 1e-5)
@@ -151,7 +151,7 @@ def test_a_pad_token_that_is_the_eos_token_is_a_token_like_others():
     episodes = made.sample_episodes(64)
     assert (episodes.rows[:, :3] == 4).any(-1).float().mean() > 0.5 and (episodes.actions == 4).any()
     close(episodes.log_probs, plain_batch(made.policy, made.policy.model, episodes.rows)[1], 1e-4)
-    terms = made.policy.evaluate_episodes(episodes.rows, episodes.actions)
+    terms = made.policy.evaluate_actions(episodes.rows, episodes.actions)
     close(torch.stack(terms), plain_batch(made.policy, made.policy.model, episodes.rows), 1e-5)
 
 
@@ -183,7 +183,7 @@ def test_gradients_are_those_of_a_plain_forward_however_memory_is_saved(make, ch
     made.model.lm_head.register_forward_hook(lambda m, a, output: sizes.append(output.numel()))
     first_layer = next(m for m in made.model.modules() if type(m).__name__ in ("LlamaDecoderLayer", "GPT2Block"))
     first_layer.mlp.register_forward_pre_hook(lambda *args: layers.append(1))
-    terms = torch.stack(made.evaluate_episodes(rows, actions))
+    terms = torch.stack(made.evaluate_actions(rows, actions))
     (weights * terms).sum().backward()
     expected = plain_batch(made, truth, rows)
     (weights * expected).sum().backward()
@@ -203,9 +203,9 @@ def test_chunks_change_no_value_and_no_gradient(without_gradient, monkeypatch):
         monkeypatch.setitem(LOGITS_PER_CHUNK, "cpu", chunk)
         made = give_values(policy(temperature=0.7, top_k=3))
         if without_gradient:
-            results.append(made.scores_under(made.model, rows, actions))
+            results.append(made.token_model.terms_under(made.model, rows, actions))
         else:
-            terms = torch.stack(made.evaluate_episodes(rows, actions))
+            terms = torch.stack(made.evaluate_actions(rows, actions))
             (terms.sum() / (actions != MDP.pad_id).sum()).backward()
             results.append([terms.detach(), *(p.grad for p in made.parameters())])
     for other in results[1:]:
@@ -222,9 +222,9 @@ def test_a_policy_in_training_mode_decodes_as_in_evaluation_mode(options):
         rows[:, 3 + t] = torch.tensor([1, 0])
         got = made.get_distribution(rows).distribution.logits
         for row, log_probs in zip(rows, got, strict=True):
-            with made.autocast():
+            with made.token_model.autocast():
                 expected = made.model(row[row != 5][None], use_cache=False).logits[0, -1].float().log_softmax(-1)
-            close(log_probs, expected, 1e-4 if made.dtype == "float32" else 0.05)
+            close(log_probs, expected, 1e-4 if made.token_model.dtype == "float32" else 0.05)
     assert made.training
 
 
@@ -241,12 +241,12 @@ def test_decoding_follows_every_optimizer(optimizer, options, dtype):
     states[:, 3:] = MDP.pad_id
     before = made.get_distribution(states).distribution.logits
     made.optimizer.zero_grad()
-    made.evaluate_episodes(rows, actions)[1].sum().backward()
+    made.evaluate_actions(rows, actions)[1].sum().backward()
     for group in made.optimizer.param_groups:
         group["lr"] = 0.02
     made.optimizer.step()
     after = made.get_distribution(states).distribution.logits
-    with torch.no_grad(), made.autocast():
+    with torch.no_grad(), made.token_model.autocast():
         expected = torch.stack([made.model(r[r != 5][None], use_cache=False).logits[0, -1].float() for r in states])
     close(after, expected.log_softmax(-1), 1e-4 if dtype is None else 0.05)
     assert (before - after).abs().max() > 0.1
@@ -419,27 +419,27 @@ def test_a_separate_value_function_leaves_the_policy_alone():
     rows, actions = random_episodes()
     for kind in ("shared", "separate"):
         made = policy(value_function=kind)
-        values, log_probs, _ = made.evaluate_episodes(rows, actions)
+        values, log_probs, _ = made.evaluate_actions(rows, actions)
         assert (values == 0).all()
         with torch.no_grad():
             close(log_probs, plain_batch(made, made.model, rows)[1], 1e-5)
         give_values(made)
-        made.evaluate_episodes(rows, actions)[0].square().sum().backward()
+        made.evaluate_actions(rows, actions)[0].square().sum().backward()
         reached = [p.grad is not None and bool(p.grad.any()) for p in made.model.base_model.parameters()]
         assert any(reached) == (kind == "shared")
-    assert all(p.grad.any() for p in made.value_trunk.parameters())
+    assert all(p.grad.any() for p in made.token_model.value_trunk.parameters())
 
 
 @torch.no_grad()
 def test_a_separate_value_function_is_decoded_with_its_own_trunk():
     made = give_values(policy(value_function="separate"))
-    for p in made.value_trunk.parameters():
+    for p in made.token_model.value_trunk.parameters():
         p.mul_(1.3)
     trunk = small_llama()
-    trunk.base_model.load_state_dict(made.value_trunk.state_dict())
+    trunk.base_model.load_state_dict(made.token_model.value_trunk.state_dict())
     rows, actions = random_episodes()
     values = plain_batch(made, trunk, rows)[0]
-    close(made.evaluate_episodes(rows, actions)[0], values, 1e-5)
+    close(made.evaluate_actions(rows, actions)[0], values, 1e-5)
     for t in range(6):  # decode all episodes together
         states = rows.clone()
         states[:, 3 + t :] = MDP.pad_id
@@ -495,7 +495,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_the_step(options):
 
 def test_a_gradient_that_is_not_finite_is_not_applied():
     made = agent()
-    made.policy.evaluate_episodes(*random_episodes())[1].sum().backward()
+    made.policy.evaluate_actions(*random_episodes())[1].sum().backward()
     weights = weights_of(made)
     next(made.policy.parameters()).grad[0] = float("inf")
     with pytest.raises(FloatingPointError, match="the norm of the gradient is"):
@@ -512,8 +512,8 @@ def test_an_exhausted_memory_says_what_to_lower(monkeypatch):
     monkeypatch.setattr(made.policy.model.base_model, "forward", fail)
     for message, call in {
         "n_envs": lambda: made.sample_episodes(16),
-        "lower micro_batch_size": lambda: made.policy.evaluate_episodes(rows, actions),
-        "lower micro_batch_size$": lambda: made.policy.scores_under(made.policy.model, rows, actions),
+        "lower micro_batch_size": lambda: made.policy.evaluate_actions(rows, actions),
+        "lower micro_batch_size$": lambda: made.policy.token_model.terms_under(made.policy.model, rows, actions),
         "lower batch_size": lambda: made.policy.evaluate_actions(rows, actions[:, 0]),
     }.items():
         with pytest.raises(torch.OutOfMemoryError, match=f"does not fit into memory; .*{message}"):

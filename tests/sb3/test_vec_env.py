@@ -7,7 +7,7 @@ import torch
 
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from textgym.sb3 import TextVecEnv
-from textgym.sb3.collection import play
+from textgym.sb3.collection import collect
 from textgym.sb3.policy import TokenPolicy
 
 N, K, EPISODES = 6, 2, 3
@@ -106,7 +106,7 @@ def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
         return True
 
     env.seed(5)
-    fields = play(env, policy, EPISODES, env.get_attr("scorer")[0].component_names, on_step)
+    fields = collect(env, policy, EPISODES, env.get_attr("scorer")[0].component_names, on_step)
     assert fields is not None and mdp.ended(fields["rows"]).all()
     assert np.array_equal(fields["prompt_ids"], schedule(5).repeat(K, axis=1).reshape(-1))
     lengths = mdp.completion_lengths(fields["rows"])
@@ -114,4 +114,4 @@ def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
     assert sum(live_steps) == lengths.sum() and np.array_equal(np.sum(steps, axis=0), [EPISODES] * N)
     written = np.arange(6) < lengths[:, None]
     assert ((fields["sampled_log_probs"] < 0) == written).all()
-    assert play(env, policy, EPISODES, ("count_tokens",), lambda *args: False) is None
+    assert collect(env, policy, EPISODES, ("count_tokens",), lambda *args: False) is None

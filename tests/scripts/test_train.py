@@ -160,7 +160,9 @@ def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
     assert agent.num_timesteps == saved["num_timesteps"] and agent._n_updates == saved["n_updates"]
     assert agent.kl_coef == saved["arguments"]["kl_coef"]  # the adapted one
     assert agent.learning_rate == 3e-4 and agent.policy_kwargs["top_p"] == 0.9
-    assert agent.policy.value_trunk is not None and agent.policy.value_net.weight.abs().sum() > 0
+    assert (
+        agent.policy.token_model.value_trunk is not None and agent.policy.token_model.value_net.weight.abs().sum() > 0
+    )
     train(again)
     assert saved_in(tmp_path)["num_timesteps"] >= saved["num_timesteps"] + 300
     assert saved_in(tmp_path)["n_updates"] > saved["n_updates"]

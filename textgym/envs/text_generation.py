@@ -9,9 +9,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
+from textgym.envs.rendering import ansi, make_live_view
 from textgym.envs.task import check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
-from textgym.rendering import ansi, make_live_view
 
 
 class TextGenerationEnv(gym.Env[Any, Any]):

@@ -9,10 +9,10 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from textgym.envs.rendering import ansi
 from textgym.envs.task import check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
 from textgym.prompts import PromptTable
-from textgym.rendering import ansi
 
 AUTORESET_MODES = {"SameStep": AutoresetMode.SAME_STEP, "Disabled": AutoresetMode.DISABLED}
 

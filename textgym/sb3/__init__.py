@@ -5,7 +5,7 @@ from textgym.importing import require
 for _package in ("torch", "transformers", "stable_baselines3"):
     require(_package, "agents")
 
-from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
+from textgym.sb3.buffer import EpisodeRolloutBuffer
 from textgym.sb3.episodic import EpisodicAlgorithm
 from textgym.sb3.features import TokenFeatures
 from textgym.sb3.policy import TokenPolicy
@@ -13,7 +13,6 @@ from textgym.sb3.vec_env import TextVecEnv
 
 __all__ = [
     "EpisodeRolloutBuffer",
-    "Episodes",
     "EpisodicAlgorithm",
     "TextVecEnv",
     "TokenFeatures",

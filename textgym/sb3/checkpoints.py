@@ -148,22 +148,22 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     Raises:
         ValueError: the algorithm has no env, which holds the tokenizer.
     """
-    policy, env = algorithm.policy, algorithm.env
+    policy, token_model, env = algorithm.policy, algorithm.policy.token_model, algorithm.env
     if env is None:
         raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
     tensors, param_groups = optimizer_tensors(policy.optimizer)
-    tensors |= {name: t for name, t in policy.state_dict().items() if name.startswith(VALUE_MODULES)}
+    tensors |= {name: t for name, t in token_model.state_dict().items() if name.startswith(VALUE_MODULES)}
     tensors |= {f"extra.{name}": tensor for name, tensor in algorithm.extra_tensors().items()}
     env_id, env_kwargs = env_spec(env)
     reference = algorithm.reference.model if algorithm.reference is not None else None
     data = {
         "algorithm": type(algorithm).__name__,
         "arguments": {name: plain(getattr(algorithm, name)) for name in algorithm.hyperparameters}
-        | {"dtype": policy.dtype, "n_envs": algorithm.n_envs, "num_generations": num_generations(env)}
+        | {"dtype": token_model.dtype, "n_envs": algorithm.n_envs, "num_generations": num_generations(env)}
         | {"policy_kwargs": {n: v for n, v in algorithm.policy_kwargs.items() if n in POLICY_ARGUMENTS}},
         "mdp": dataclasses.asdict(algorithm.mdp),
         "reference": algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
-        "adapters": policy.lora is not None,
+        "adapters": token_model.lora is not None,
         "reference_kept": "model" if reference is not None else "adapters off" if algorithm.reference else "none",
         "env_id": env_id,
         "env_kwargs": env_kwargs,
@@ -175,7 +175,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
         "random_state": random_state(env),
     }
     with atomic_directory(checkpoint_path(path)) as directory, no_progress_bars():
-        if policy.lora is None:
+        if token_model.lora is None:
             policy.model.save_pretrained(directory)
         else:
             save_adapters(policy.model, directory)
@@ -246,7 +246,7 @@ def load_checkpoint(
     if lora is not None:
         load_adapters(made.policy.model, path)
     value_weights = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
-    made.policy.load_state_dict(made.policy.state_dict() | value_weights)
+    made.token_model.load_state_dict(made.token_model.state_dict() | value_weights)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])
     made.load_extra_tensors({n.removeprefix("extra."): t for n, t in tensors.items() if n.startswith("extra.")})
     made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]

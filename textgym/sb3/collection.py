@@ -1,4 +1,4 @@
-"""Playing whole episodes with a policy, and scoring them under a model."""
+"""Collecting whole episodes from an SB3 `VecEnv`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from textgym.sb3.buffer import Episodes
-from textgym.sb3.players import Player
-from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.vec_env import TextVecEnv
+from textgym.training.actors import Actor
 
 # Called after every env step with the rows that were live, the dones and the infos; False stops the collection.
 OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 
-def play(
-    env: VecEnv, player: Player, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
+def collect(
+    env: VecEnv, actor: Actor, rounds: int, component_names: tuple[str, ...], on_step: OnStep | None = None
 ) -> dict[str, np.ndarray] | None:
     """The same number of complete episodes from every env, so that short ones are not over-represented.
 
     Args:
         env: an SB3 `VecEnv` of TextGym envs. A `TextVecEnv` in Disabled mode is told when to stop; the surplus of
             other ones, which restart by themselves, is ignored.
-        player: chooses the tokens.
+        actor: chooses the tokens.
         rounds: episodes per env.
         component_names: the scorer's components, which `infos` hold at the end.
         on_step: see `OnStep`.
@@ -37,63 +35,29 @@ def play(
     if isinstance(env.unwrapped, TextVecEnv):
         env.unwrapped.episodes_per_reset = rounds
         # A decode step on a GPU is a graph's replay, a prefill is not, so that several prompts go together.
-        env.unwrapped.restart_together = env.num_envs // 8 if player.device.type == "cuda" else 1
-    mdp, n, obs = player.mdp, env.num_envs, env.reset()
+        env.unwrapped.restart_together = env.num_envs // 8 if actor.device.type == "cuda" else 1
+    mdp, n, obs = actor.mdp, env.num_envs, env.reset()
     assert isinstance(obs, np.ndarray)
     rows = np.full((rounds, *obs.shape), mdp.pad_id)
     prompt_ids, components = np.zeros((rounds, n), np.int64), np.zeros((rounds, n, len(component_names)), np.float32)
     names = "rewards", "sampled_log_probs", "values"
     terms = np.zeros((len(names), rounds, n, mdp.max_new_tokens), np.float32)
-    played = np.zeros(n, np.int64)  # (N,) complete episodes of each row
-    while (played < rounds).any():
+    finished = np.zeros(n, np.int64)  # (N,) complete episodes of each row
+    while (finished < rounds).any():
         assert isinstance(obs, np.ndarray)
-        live, lengths = (played < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
-        actions, values, log_probs = player(torch.from_numpy(obs))
+        live, lengths = (finished < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
+        actions, values, log_probs = actor(torch.from_numpy(obs))
         obs, rewards, dones, infos = env.step(actions.cpu().numpy())
         step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
         index = np.flatnonzero(live)
-        terms[:, played[index], index, lengths[index]] = step[:, index]
+        terms[:, finished[index], index, lengths[index]] = step[:, index]
         for i in np.flatnonzero(dones & live):
-            at = played[i], i
+            at = finished[i], i
             rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
             components[at] = [infos[i][name] for name in component_names]
             infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}
-        played += dones & live
+        finished += dones & live
         if on_step is not None and not on_step(live, dones, infos):
             return None
     fields = {"rows": rows, "prompt_ids": prompt_ids, "components": components, **dict(zip(names, terms, strict=True))}
     return {name: array.reshape(rounds * n, *array.shape[2:]) for name, array in fields.items()}
-
-
-@torch.no_grad()
-def evaluated(policy: TokenPolicy, episodes: Episodes, micro_batch_size: int | None) -> Episodes:
-    """The episodes with `log_probs` and `values` as the training forward gives them, whoever sampled them.
-
-    Args:
-        policy: unchanged by this.
-        episodes: E finished episodes.
-        micro_batch_size: episodes per forward pass.
-    """
-    values, log_probs = torch.zeros_like(episodes.values), torch.zeros_like(episodes.log_probs)
-    for index in episodes.pieces(micro_batch_size):
-        rows, actions = episodes.rows[index], episodes.actions[index]
-        values[index], log_probs[index], _ = policy.evaluate_episodes(rows, actions, entropy_gradient=False)
-    return episodes.replace(values=values, log_probs=log_probs)
-
-
-def scores_under(
-    policy: TokenPolicy, model: Any, episodes: Episodes, micro_batch_size: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the episodes' tokens and log-normalizers under a reference, each (E, T), 0 at padding.
-
-    Args:
-        policy: says how logits become a distribution.
-        model: the reference.
-        episodes: E finished episodes.
-        micro_batch_size: episodes per forward pass.
-    """
-    result = episodes.log_probs.new_zeros(2, *episodes.mask.shape)
-    for index in episodes.pieces(micro_batch_size):
-        rows, actions = episodes.rows[index], episodes.actions[index]
-        result[:, index] = torch.stack(policy.scores_under(model, rows, actions))
-    return result[0], result[1]

@@ -20,21 +20,24 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from textgym.language_models.token_model import TokenModel
 from textgym.matching import Target
 from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
-from textgym.sb3.buffer import EpisodeRolloutBuffer, Episodes
-from textgym.sb3.collection import OnStep, evaluated, play
+from textgym.sb3.buffer import EpisodeRolloutBuffer
+from textgym.sb3.collection import OnStep, collect
 from textgym.sb3.env_model import check_vocabulary, names_a_tokenizer
-from textgym.sb3.players import Player
 from textgym.sb3.policy import TokenPolicy
-from textgym.sb3.reference import Reference
-from textgym.sb3.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 from textgym.sb3.vec_env import TextVecEnv
+from textgym.training.actors import Actor
+from textgym.training.episodes import Episodes
+from textgym.training.reference import Reference
+from textgym.training.terms import with_training_terms
+from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):
-    """Collects complete episodes, the same number from every env, and scores them under a frozen reference model.
+    """Collects complete episodes, the same number from every env, and evaluates them under a frozen reference model.
 
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
     `rollout/kl_to_reference` (k1: the mean over episodes of sum_t log pi - log a, an unbiased estimate of KL(pi || a)
@@ -167,7 +170,12 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self.mdp = mdp
         self.reference: Reference | None = None
         if self._reference_given or self.needs_reference():
-            self.reference = Reference(self.policy, self.reference_source, self._reference_given)
+            self.reference = Reference(self.token_model, self.reference_source, self._reference_given)
+
+    @property
+    def token_model(self) -> TokenModel:
+        """The policy's language model with its distribution and value head."""
+        return self.policy.token_model
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on with another env that `check_env` accepts; the old one stays where it does not."""
@@ -222,9 +230,9 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback.update_locals(locals())
             return callback.on_step()
 
-        if not self._fill(rollout_buffer, env, n_rollout_steps, self.player(), on_step):
+        if not self._fill(rollout_buffer, env, n_rollout_steps, self.actor(), on_step):
             return False
-        rollout_buffer.episodes = self._received(self._scored(rollout_buffer.episodes))
+        rollout_buffer.episodes = self.process_rollout(self._with_log_probs(rollout_buffer.episodes))
         self._log_rollout(rollout_buffer.episodes)
         self._on_policy = True
         callback.update_locals(locals())
@@ -239,51 +247,51 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """
         if episodes < 1 or episodes % self.n_envs:
             raise ValueError(f"episodes={episodes} is not a multiple of the number of envs, {self.n_envs}")
-        return self._scored(self._play(episodes // self.n_envs, self.policy))
+        return self._with_log_probs(self._collect(episodes // self.n_envs, self.token_model))
 
-    def player(self) -> Player:
+    def actor(self) -> Actor:
         """What samples the episodes of a rollout: the policy, or a proposal that a subclass corrects for."""
-        return self.policy
+        return self.token_model
 
-    def _received(self, episodes: Episodes) -> Episodes:
+    def process_rollout(self, episodes: Episodes) -> Episodes:
         """A rollout's episodes as training is to see them; a subclass may add to them what it needs."""
         return episodes
 
-    def _play(self, rounds: int, player: Player) -> Episodes:
-        """Episodes outside the training, `rounds` of every env, not scored."""
+    def _collect(self, rounds: int, actor: Actor) -> Episodes:
+        """Episodes outside the training, `rounds` of every env, without the reference's log-probabilities."""
         assert self.env is not None
         spaces_of_env = self.observation_space, self.action_space
         buffer = EpisodeRolloutBuffer(
             rounds, *spaces_of_env, self.device, n_envs=self.n_envs, **self.rollout_buffer_kwargs
         )
-        self._fill(buffer, self.env, rounds, player)
+        self._fill(buffer, self.env, rounds, actor)
         return buffer.episodes
 
     def _fill(
-        self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, player: Player, on_step: OnStep | None = None
+        self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, actor: Actor, on_step: OnStep | None = None
     ) -> bool:
-        """Play; False if a callback stopped it."""
+        """Collect `rounds` episodes of every env into the buffer; False if a callback stopped it."""
         self.policy.set_training_mode(False)
         try:
-            finished = play(env, player, rounds, self.component_names, on_step)
+            finished = collect(env, actor, rounds, self.component_names, on_step)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
         if finished is not None:
-            buffer.add(**finished)
+            buffer.fill(**finished)
         return finished is not None
 
-    def _scored(self, episodes: Episodes) -> Episodes:
+    def _with_log_probs(self, episodes: Episodes) -> Episodes:
         """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well."""
         if self.reference is not None:
-            log_probs, log_normalizers = self.reference.scores(self.policy, episodes, self.micro_batch_size)
+            log_probs, log_normalizers = self.reference.log_probs(episodes, self.micro_batch_size)
             episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
-        if self.policy.dtype == "float32":
+        if self.token_model.dtype == "float32":
             return episodes
-        return evaluated(self.policy, episodes, self.micro_batch_size)
+        return with_training_terms(self.token_model, episodes, self.micro_batch_size)
 
     def _log_rollout(self, episodes: Episodes) -> None:
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())
-        self.logger.record("rollout/cache_mib", self.policy.cache_bytes / 2**20)
+        self.logger.record("rollout/cache_mib", self.token_model.cache_bytes / 2**20)
         if self.reference is not None:
             k1 = episodes.log_probs - episodes.reference_log_probs
             self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
@@ -298,7 +306,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
         Args:
             episodes: the batch.
-            loss: see `textgym.sb3.updates.Loss`; its statistics are logged, as means over the steps of a rollout.
+            loss: see `textgym.training.updates.Loss`; its statistics are logged, as means over the steps of a rollout.
             normalization: how the tokens' losses become one (`token_weights`).
             target_kl: no step is taken where the statistic `approx_kl` exceeds 1.5 times this, as in SB3.
 
@@ -310,7 +318,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """
         try:
             logged, log_probs = accumulate_gradients(
-                self.policy,
+                self.token_model,
                 episodes,
                 loss,
                 on_policy=self._on_policy,
@@ -322,7 +330,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 self.logger.record_mean(f"train/{name}", value)
             if target_kl is not None and logged["approx_kl"] > 1.5 * target_kl:
                 return None
-            self.logger.record_mean("train/grad_norm", apply_gradients(self.policy, self.max_grad_norm))
+            norm = apply_gradients(self.token_model, self.policy.optimizer, self.max_grad_norm)
+            self.logger.record_mean("train/grad_norm", norm)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
         if self._on_policy:

@@ -1,4 +1,4 @@
-"""Who plays which row, and that a player's tokens and log-probabilities are those of its distribution."""
+"""Which actor chooses in which row, and that a actor's tokens and log-probabilities are those of its distribution."""
 
 import gymnasium as gym
 import numpy as np
@@ -11,12 +11,12 @@ from tests.sb3.test_policy import plain_batch, policy, random_episodes, vector_e
 from textgym.exact import TokenTree
 from textgym.language_models.tabular import TabularLM
 from textgym.sb3 import TextVecEnv, TokenPolicy
-from textgym.sb3.collection import play
-from textgym.sb3.players import Alternating, ModelPlayer
+from textgym.sb3.collection import collect
+from textgym.training.actors import Alternating, ModelActor
 
 
 class Constant:
-    """A player whose tokens, values and log-probabilities say who played; it keeps what it was shown."""
+    """A actor whose tokens, values and log-probabilities say which actor chose; it keeps what it was shown."""
 
     def __init__(self, number):
         self.number, self.mdp, self.device = number, f"mdp {number}", f"device {number}"
@@ -27,9 +27,9 @@ class Constant:
         return tokens, torch.full((n, 1), 10.0 * self.number), -torch.arange(n) - 100.0 * self.number
 
 
-def episodes(player, env, rounds):
+def episodes(actor, env, rounds):
     """Last observations (E, P + T), sampled log-probabilities (E, T) and the row of the env that played each, (E,)."""
-    played = play(TextVecEnv(env), player, rounds, ())
+    played = collect(TextVecEnv(env), actor, rounds, ())
     rows = np.arange(rounds * env.num_envs) % env.num_envs
     return torch.from_numpy(played["rows"]), torch.from_numpy(played["sampled_log_probs"]), torch.from_numpy(rows)
 
@@ -39,14 +39,14 @@ def small_env(n=16, **kwargs):
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
-def test_rows_belong_to_players_in_turn(n):
-    players = [Constant(1), Constant(2), Constant(3)][: min(n, 3)]
-    alternating, obs = Alternating(players), torch.arange(4 * n).view(n, 4)
+def test_rows_belong_to_actors_in_turn(n):
+    actors = [Constant(1), Constant(2), Constant(3)][: min(n, 3)]
+    alternating, obs = Alternating(actors), torch.arange(4 * n).view(n, 4)
     tokens, values, log_probs = alternating(obs)
     for i in range(n):
-        player, nth = players[i % len(players)], i // len(players)
-        assert tokens[i] == player.number and values[i].tolist() == [10.0 * player.number]
-        assert log_probs[i] == -nth - 100.0 * player.number and torch.equal(player.shown[nth], obs[i])
+        actor, nth = actors[i % len(actors)], i // len(actors)
+        assert tokens[i] == actor.number and values[i].tolist() == [10.0 * actor.number]
+        assert log_probs[i] == -nth - 100.0 * actor.number and torch.equal(actor.shown[nth], obs[i])
     assert tokens.dtype == torch.int64 and values.shape == (n, 1)
     assert (alternating.mdp, alternating.device) == ("mdp 1", "device 1")
 
@@ -54,7 +54,7 @@ def test_rows_belong_to_players_in_turn(n):
 @pytest.mark.parametrize("make", [small_llama, small_gpt2])
 def test_log_probs_are_those_of_a_plain_forward(make):
     made, model = policy(make()), make(seed=1)
-    rows, log_probs, _ = episodes(ModelPlayer(made, model), small_env(), 4)
+    rows, log_probs, _ = episodes(ModelActor(made.token_model, model), small_env(), 4)
     with torch.no_grad():
         expected, of_policy = (plain_batch(made, m, rows)[1] for m in (model, made.model))
     torch.testing.assert_close(log_probs, expected, atol=1e-4, rtol=0)
@@ -65,7 +65,7 @@ def test_masks_and_temperature_are_the_policys_and_truncation_is_not():
     env = small_env(min_new_tokens=2, banned_tokens=[1])
     made = policy(mdp=env.unwrapped.mdp, temperature=0.7, top_k=1)
     model = small_llama(seed=1)
-    rows, log_probs, _ = episodes(ModelPlayer(made, model), env, 8)
+    rows, log_probs, _ = episodes(ModelActor(made.token_model, model), env, 8)
     for row, got in zip(rows, log_probs, strict=True):
         ids, completion = row[row != 5], row[3:][row[3:] != 5]
         with torch.no_grad():
@@ -79,22 +79,23 @@ def test_masks_and_temperature_are_the_policys_and_truncation_is_not():
 
 def test_ended_rows_get_zeros():
     made, rows = policy(), random_episodes()[0]
-    ended = torch.from_numpy(made.mdp.ended(rows.numpy()))
+    ended = torch.from_numpy(made.token_model.mdp.ended(rows.numpy()))
     rows[::2, 3:] = 5
     live = ~ended
     live[::2] = True
-    tokens, values, log_probs = ModelPlayer(made, small_llama(seed=1))(rows)
+    tokens, values, log_probs = ModelActor(made.token_model, small_llama(seed=1))(rows)
     assert values.shape == (len(rows), 1) and not values.any() and live.any() and not live.all()
     assert (log_probs[live] < 0).all() and not log_probs[~live].any() and not tokens[~live].any()
 
 
 def test_a_mixture_of_policy_and_model_side_by_side():
     made, model = policy(small_llama()), small_llama(seed=1)
-    rows, log_probs, index = episodes(Alternating([made, ModelPlayer(made, model)]), small_env(), 4)
-    for parity, player in enumerate((made.model, model)):
+    both = Alternating([made.token_model, ModelActor(made.token_model, model)])
+    rows, log_probs, index = episodes(both, small_env(), 4)
+    for parity, actor in enumerate((made.model, model)):
         own = index % 2 == parity
         with torch.no_grad():
-            expected = plain_batch(made, player, rows[own])[1]
+            expected = plain_batch(made, actor, rows[own])[1]
         torch.testing.assert_close(log_probs[own], expected, atol=1e-4, rtol=0)
 
 
@@ -109,8 +110,8 @@ def test_frequencies_on_the_toy_are_the_exact_probabilities():
         **TokenPolicy.kwargs_for(env, TabularLM.from_logits(logits, 4)),
     )
     torch.manual_seed(0)
-    player = Alternating([made, ModelPlayer(made, env.unwrapped.reference_model())])
-    rows, log_probs, index = episodes(player, env, 80)
+    actor = Alternating([made.token_model, ModelActor(made.token_model, env.unwrapped.reference_model())])
+    rows, log_probs, index = episodes(actor, env, 80)
     outcomes = tree.index(rows[:, 1:])
     for parity, table in enumerate((logits, reference)):
         exact, own = tree.log_probs(table), index % 2 == parity
@@ -136,17 +137,17 @@ def test_without_its_adapters_the_policys_model_plays_as_the_untrained_one():
         device="cpu",
         kl_coef=0.1,
     )
-    players = made.reference.player(made.policy), ModelPlayer(policy(small_llama()), small_llama())
+    actors = made.reference.actor(), ModelActor(policy(small_llama()).token_model, small_llama())
     for _ in range(2):  # the second time with decoders that remember
         made.learn(60)
         played = []
-        for player in players:
+        for actor in actors:
             torch.manual_seed(1)
             env = small_env()
             env.reset(seed=0)
-            played.append(episodes(player, env, 3))
+            played.append(episodes(actor, env, 3))
         (rows, log_probs, _), (untrained_rows, untrained, _) = played
         assert torch.equal(rows, untrained_rows) and torch.equal(log_probs, untrained) and untrained.any()
         with torch.no_grad():
-            trained = made.policy.evaluate_episodes(rows, rows[:, 3:])[1]
+            trained = made.policy.evaluate_actions(rows, rows[:, 3:])[1]
         assert (trained - untrained).abs().max() > 0.05  # its adapters are on again

@@ -18,17 +18,19 @@ class TrainedDecoders:
     Args:
         trunks: the language model first; in eval mode when they decode.
         mdp: the MDP of the observations.
-        optimizer: what trains them.
         autocast: whether they run under bfloat16 autocast, and so decode with an `AutocastCopy`.
     """
 
-    def __init__(self, trunks: Sequence[Any], mdp: TextMDP, optimizer: torch.optim.Optimizer, autocast: bool):
+    def __init__(self, trunks: Sequence[Any], mdp: TextMDP, autocast: bool):
         self._trunks, self._mdp, self._autocast = trunks, mdp, autocast
         self._parameters = [p for trunk in trunks for p in trunk.parameters()]
-        optimizer.register_step_post_hook(self._count_step)  # fused optimizers do not count versions up
         self._steps, self._version = 0, -1
         self._copies: list[AutocastCopy] = []
         self._decoders: list[Decoder] = []
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Count the steps of an optimizer of the weights; fused optimizers do not count the weights' versions up."""
+        optimizer.register_step_post_hook(self._count_step)
 
     @property
     def model(self) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.losses import clipped_loss, kl_estimate, policy_gradient_loss, value_loss
+from textgym.training.losses import clipped_loss, kl_estimate, policy_gradient_loss, value_loss
 
 
 def test_policy_gradient_loss_and_its_gradient():

@@ -1,4 +1,4 @@
-"""One gradient step on whole episodes, in pieces whose gradients add up to those of the batch."""
+"""One gradient step on whole episodes, in micro-batches whose gradients add up to those of the batch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 
 from textgym.language_models.forward import memory_advice
-from textgym.sb3.buffer import Episodes
-from textgym.sb3.policy import TokenPolicy
+from textgym.language_models.log_probs import TokenTerms
+from textgym.language_models.token_model import TokenModel
+from textgym.training.episodes import Episodes
 
 Normalization = Literal["token", "sequence", "sum"]
 
-# A loss reads (episodes, values, log_probs, entropies), the last three (B, T) with gradient, 0 at padding. It gives
-# each token's loss, (B, T), and statistics to log, (B, T) each; what it says at padding is ignored.
-Loss = Callable[[Episodes, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+Loss = Callable[[Episodes, TokenTerms], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+"""Reads a micro-batch of B episodes and the policy's terms for it, with gradient; gives each token's loss, (B, T), and
+statistics to log, (B, T) each. What it says at padding is ignored."""
 
 
 def token_weights(mask: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -39,7 +40,7 @@ def token_weights(mask: torch.Tensor, normalization: Normalization) -> torch.Ten
 
 
 def accumulate_gradients(
-    policy: TokenPolicy,
+    token_model: TokenModel,
     episodes: Episodes,
     loss: Loss,
     *,
@@ -48,17 +49,17 @@ def accumulate_gradients(
     normalization: Normalization = "token",
     micro_batch_size: int | None = None,
 ) -> tuple[dict[str, float], torch.Tensor]:
-    """Put the gradient of a loss, minus `ent_coef` times the entropy, into the policy's parameters.
+    """Put the gradient of a loss, minus `ent_coef` times the entropy, into the model's parameters.
 
     Args:
-        policy: evaluated in pieces of at most `micro_batch_size` episodes.
+        token_model: evaluated in micro-batches of at most `micro_batch_size` episodes.
         episodes: the batch.
         loss: see `Loss`.
         on_policy: whether the policy still is the one that sampled the episodes; the loss then finds this pass's
             log-probabilities as the old ones, so that ratios are exactly 1.
         ent_coef: weight of the entropy bonus, the mean over real tokens.
         normalization: how the tokens' losses become one, see `token_weights`.
-        micro_batch_size: None lets the cost decide (`Episodes.pieces`).
+        micro_batch_size: None lets the cost decide (`Episodes.micro_batches`).
 
     Returns:
         means over real tokens of the statistics, and of `loss` and `entropy`; and the log-probabilities, (E, T).
@@ -66,39 +67,37 @@ def accumulate_gradients(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    policy.optimizer.zero_grad()
+    token_model.zero_grad()
     weights, means = token_weights(episodes.mask, normalization), token_weights(episodes.mask, "token")
     sums: dict[str, torch.Tensor] = {}
     all_log_probs = torch.zeros_like(episodes.log_probs)
-    for index in episodes.pieces(micro_batch_size):
-        piece = episodes.select(index)
-        values, log_probs, entropies = policy.evaluate_episodes(
-            piece.rows, piece.actions, entropy_gradient=ent_coef != 0
-        )
+    for index in episodes.micro_batches(micro_batch_size):
+        batch = episodes.select(index)
+        terms = token_model.evaluate_episodes(batch.rows, batch.actions, entropy_gradient=ent_coef != 0)
         if on_policy:
-            piece = piece.replace(log_probs=log_probs.detach())
-        losses, statistics = loss(piece, values, log_probs, entropies)
-        total = (losses * weights[index] - ent_coef * entropies * means[index])[piece.mask].sum()
+            batch = batch.replace(log_probs=terms.log_probs.detach())
+        losses, statistics = loss(batch, terms)
+        total = (losses * weights[index] - ent_coef * terms.entropies * means[index])[batch.mask].sum()
         with memory_advice("lower micro_batch_size"):
             total.backward()
-        all_log_probs[index] = log_probs.detach()
+        all_log_probs[index] = terms.log_probs.detach()
         sums["loss"] = sums.get("loss", 0) + total.detach()
-        for name, values in {"entropy": entropies, **statistics}.items():
-            sums[name] = sums.get(name, 0) + (values.detach() * means[index])[piece.mask].sum()
+        for name, values in {"entropy": terms.entropies, **statistics}.items():
+            sums[name] = sums.get(name, 0) + (values.detach() * means[index])[batch.mask].sum()
     logged = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
     if not math.isfinite(logged["loss"]):
         raise FloatingPointError(f"the loss is {logged['loss']}")
     return logged, all_log_probs
 
 
-def apply_gradients(policy: TokenPolicy, max_grad_norm: float) -> float:
+def apply_gradients(token_model: TokenModel, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> float:
     """Clip the gradients to a norm and step; returns the norm before clipping.
 
     Raises:
         FloatingPointError: the gradient is not finite; the weights stay as they are.
     """
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_grad_norm).item()
+    norm = torch.nn.utils.clip_grad_norm_(token_model.parameters(), max_grad_norm).item()
     if not math.isfinite(norm):
         raise FloatingPointError(f"the norm of the gradient is {norm}")
-    policy.optimizer.step()
+    optimizer.step()
     return norm

@@ -8,8 +8,8 @@ import torch
 
 from agents import REINFORCE
 from tests.conftest import CHARACTERS, count_tokens, small_llama
+from textgym.language_models.distribution import TokenDistribution, sample
 from textgym.mdp import TextMDP
-from textgym.sb3.distribution import TokenDistribution, sample
 
 
 def mdp(vocab_size=4, **kwargs):

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents.returns import baselines, generalized_advantages, group_deviations, returns_to_go, whiten
+from textgym.training.returns import baselines, generalized_advantages, group_deviations, returns_to_go, whiten
 
 RETURNS, PROMPTS = torch.tensor([1.0, 3.0, 10.0, 5.0, 20.0]), torch.tensor([7, 7, 2, 7, 2])
 

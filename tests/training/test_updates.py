@@ -5,7 +5,7 @@ import torch
 
 from agents import PPO
 from tests.agents.conftest import agent, assert_same, gradients, randomize_values, stale_episodes
-from textgym.sb3.updates import accumulate_gradients, token_weights
+from textgym.training.updates import accumulate_gradients, token_weights
 
 
 def test_token_weights_by_hand():
@@ -79,11 +79,11 @@ def test_what_a_loss_says_at_padding_is_ignored():
     made, episodes = make()
 
     def run(at_padding):
-        def loss(piece, values, log_probs, entropies):
-            losses = (log_probs * piece.advantages).where(piece.mask, torch.tensor(at_padding))
+        def loss(batch, terms):
+            losses = (terms.log_probs * batch.advantages).where(batch.mask, torch.tensor(at_padding))
             return losses, {"statistic": losses}
 
-        logged, _ = accumulate_gradients(made.policy, episodes, loss)
+        logged, _ = accumulate_gradients(made.token_model, episodes, loss)
         return logged, {n: p.grad.clone() for n, p in made.policy.named_parameters() if p.grad is not None}
 
     (logged, clean), (dirty_logged, dirty) = run(0.0), run(float("nan"))

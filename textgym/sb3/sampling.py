@@ -15,8 +15,8 @@ import math
 import torch
 
 from textgym.matching import Acceptance, Target, find_log_beta, log_acceptance, measure
-from textgym.sb3.buffer import Episodes
 from textgym.sb3.episodic import EpisodicAlgorithm
+from textgym.training.episodes import Episodes
 
 
 def best_of_n(episodes: Episodes, n: int) -> Episodes:

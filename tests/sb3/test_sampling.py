@@ -12,7 +12,7 @@ from textgym.exact import TokenTree
 from textgym.language_models.tabular import TabularLM
 from textgym.matching import RLHF, Distributional, Pointwise
 from textgym.sb3 import EpisodicAlgorithm
-from textgym.sb3.control import best_of_n, quasi_rejection
+from textgym.sb3.sampling import best_of_n, quasi_rejection
 
 TARGET = RLHF(0.5)
 

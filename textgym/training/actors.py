@@ -1,4 +1,4 @@
-"""What chooses tokens in a rollout: the policy, a frozen model, or several of them side by side."""
+"""What chooses tokens in a rollout: the policy's model, a frozen one, or several of them side by side."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import torch
 
 from textgym.language_models.decoder import Decoder
+from textgym.language_models.distribution import choose
 from textgym.language_models.forward import logits_of
+from textgym.language_models.token_model import TokenModel
 from textgym.mdp import TextMDP
-from textgym.sb3.distribution import choose
-from textgym.sb3.policy import TokenPolicy
 
 
-class Player(Protocol):
-    """What chooses tokens: a `TokenPolicy`, or another distribution over the same MDP."""
+class Actor(Protocol):
+    """What chooses tokens: a `TokenModel`, or another distribution over the same MDP."""
 
     mdp: TextMDP
 
@@ -29,19 +29,19 @@ class Player(Protocol):
 
 
 class Alternating:
-    """Several players at one env: row i belongs to player i mod n for ever.
+    """Several actors at one env: row i belongs to actor i mod n for ever.
 
     Args:
-        players: of one MDP.
+        actors: of one MDP.
     """
 
-    def __init__(self, players: Sequence[Player]):
-        self.players, self.mdp, self.device = players, players[0].mdp, players[0].device
+    def __init__(self, actors: Sequence[Actor]):
+        self.actors, self.mdp, self.device = actors, actors[0].mdp, actors[0].device
 
     def __call__(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Each player's tokens, values and log-probabilities in its rows."""
-        n = len(self.players)
-        parts = [player(obs[i::n]) for i, player in enumerate(self.players)]
+        """Each actor's tokens, values and log-probabilities in its rows."""
+        n = len(self.actors)
+        parts = [actor(obs[i::n]) for i, actor in enumerate(self.actors)]
         wholes = tuple(part.new_empty(len(obs), *part.shape[1:]) for part in parts[0])
         for i, part in enumerate(parts):
             for whole, values in zip(wholes, part, strict=True):
@@ -49,28 +49,28 @@ class Alternating:
         return wholes  # type: ignore[return-value]
 
 
-class ModelPlayer:
-    """Chooses tokens as a frozen model would, under a policy's masks and temperature, without its truncation.
+class ModelActor:
+    """Chooses tokens as a frozen model would, under a token model's masks and temperature, without its truncation.
 
     Args:
-        policy: says how logits become a distribution, and the precision.
+        token_model: says how logits become a distribution, and the precision.
         model: a causal LM.
         context: what the model is to be run under.
     """
 
     def __init__(
-        self, policy: TokenPolicy, model: Any, context: Callable[[], AbstractContextManager[None]] = nullcontext
+        self, token_model: TokenModel, model: Any, context: Callable[[], AbstractContextManager[None]] = nullcontext
     ):
-        self.mdp, self.device = policy.mdp, policy.device
-        self._policy, self._model, self._context = policy, model, context
-        self._decoder = Decoder(model, policy.mdp)
+        self.mdp, self.device = token_model.mdp, token_model.device
+        self._token_model, self._model, self._context = token_model, model, context
+        self._decoder = Decoder(model, token_model.mdp)
 
     @torch.no_grad()
     def __call__(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens (N,), zeros (N, 1) in place of values, and log-probabilities (N,)."""
-        with self._context(), self._policy.autocast():
+        with self._context(), self._token_model.autocast():
             hidden, live = self._decoder.hidden(obs)
             logits = logits_of(self._model, hidden[live.to(hidden.device)], self.mdp.vocab_size)
         lengths = (obs[live][:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).sum(-1).to(logits.device)
-        tokens, log_probs = choose(self._policy.distribution.log_probs(logits, lengths, truncate=False), live)
+        tokens, log_probs = choose(self._token_model.distribution.log_probs(logits, lengths, truncate=False), live)
         return tokens, log_probs.new_zeros(len(live), 1), log_probs

@@ -1,0 +1,244 @@
+"""A causal language model as a policy of tokens: its distribution under the env's masks, a value head, and decoding.
+
+This is all that an RL library's policy class needs; `textgym.sb3.TokenPolicy` is a shell over it. Sampling decodes with
+a key-value cache, training runs whole episodes in one forward pass, and both give the same log-probabilities, because
+temperature, top-k and top-p are part of the distribution and dropout is always off.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from textgym.language_models.adapters import add_lora
+from textgym.language_models.decoder import check_decoding
+from textgym.language_models.decoding import TrainedDecoders
+from textgym.language_models.distribution import TokenDistribution, choose
+from textgym.language_models.forward import check_model, episode_hidden, logits_of, memory_advice, state_hidden
+from textgym.language_models.loader import load_model
+from textgym.language_models.log_probs import TokenTerms, by_step, token_terms
+from textgym.language_models.precision import lower_frozen_matrices
+from textgym.mdp import TextMDP
+
+ValueFunction = Literal["shared", "separate"]
+
+
+class TokenModel(nn.Module):
+    """The next-token distribution of a causal LM under an MDP's masks, and a value head that starts at zero.
+
+    Trained weights are float32; `dtype="bfloat16"` runs the forward passes under autocast.
+
+    Attributes:
+        model: the causal LM.
+        distribution: what its logits become.
+        value_net: (H) -> (1), the value head.
+        value_trunk: the trunk beneath the value head; None where the language model's own serves both.
+
+    Args:
+        mdp: the MDP of the observations.
+        model: what `textgym.language_models.load_model` accepts; a loaded model is used as it is, not copied.
+        lora: arguments of `peft.LoraConfig`, or one; only adapters and the value head are trained then.
+        dtype: `"bfloat16"` for autocast, None for float32.
+        value_function: `"shared"`, a head on the language model's last hidden state, or `"separate"`, a head on a copy
+            of the model's trunk, so that value gradients leave the policy alone.
+        temperature: of the distribution.
+        top_k: the distribution's k most likely tokens; None keeps all.
+        top_p: the distribution's nucleus; None keeps all.
+        gradient_checkpointing: recompute activations in the backward pass, for less memory and a third more time.
+
+    Raises:
+        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or an argument is not
+            among those above.
+    """
+
+    def __init__(
+        self,
+        mdp: TextMDP,
+        model: Any = "tiny",
+        *,
+        lora: Any = None,
+        dtype: str | None = None,
+        value_function: ValueFunction = "shared",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        if dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"dtype is {dtype!r}; accepted are 'float32', 'bfloat16' (autocast) and None (float32)")
+        if value_function not in get_args(ValueFunction):
+            raise ValueError(f"value_function is {value_function!r}; accepted are {list(get_args(ValueFunction))}")
+        self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
+        self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
+        self.model = load_model(model).float()
+        check_model(self.model, mdp)
+        check_decoding(self.model, mdp)
+        if lora is not None:
+            add_lora(self.model, lora)
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("the model has no trainable parameter (requires_grad is False everywhere)")
+        self.value_trunk = copy.deepcopy(self.model.base_model) if value_function == "separate" else None
+        self.value_net = nn.Linear(self.model.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.value_net.weight)
+        nn.init.zeros_(self.value_net.bias)
+        for trunk in self._trunks():
+            if self.dtype == "bfloat16":
+                lower_frozen_matrices(trunk)
+            if gradient_checkpointing:
+                trunk.activation_checkpointing_enable({"use_reentrant": False})
+        self._decoders = TrainedDecoders(self._trunks(), mdp, autocast=self.dtype == "bfloat16")
+        self.eval()
+
+    def _trunks(self) -> list[Any]:
+        return [self.model] if self.value_trunk is None else [self.model, self.value_trunk]
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Forget what was decoded whenever this optimizer steps; every optimizer of the weights must be followed."""
+        self._decoders.follow(optimizer)
+
+    def train(self, mode: bool = True) -> TokenModel:
+        """Set the training flag; the language model stays in eval mode, so that dropout is off."""
+        super().train(mode)
+        for trunk in self._trunks():
+            trunk.eval()
+            for module in trunk.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = mode  # the layer alone, not what is in it: transformers checkpoints in training
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.value_net.weight.device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of every forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The untrained model, where there are adapters: a reference without a second copy."""
+        self.model.disable_adapters()
+        try:
+            yield
+        finally:
+            self.model.enable_adapters()
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the key-value cache."""
+        return self._decoders.cache_bytes
+
+    def forward(
+        self, obs: torch.Tensor, deterministic: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Choose tokens by cached decoding, without gradient.
+
+        Args:
+            obs: (N, P + T) observations.
+            deterministic: the likeliest token in place of a sample.
+
+        Returns:
+            actions (N,) int64, values (N, 1), log-probabilities (N,); all 0 for rows that have ended.
+
+        Raises:
+            FloatingPointError: the model's logits are not finite.
+        """
+        log_probs, values, live = self.decode(obs)
+        actions, chosen_log_probs = choose(log_probs, live, deterministic)
+        return actions, values, chosen_log_probs
+
+    @torch.no_grad()
+    def decode(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the next token is drawn from, by cached decoding.
+
+        Args:
+            obs: (N, P + T) observations.
+
+        Returns:
+            log-probabilities (n, V) of the n rows that have not ended; values (N, 1), 0 for those that have; and which
+            rows have not, (N,) bool on the CPU.
+        """
+        observations = obs.long()
+        if self.training:  # gradient checkpointing works without a cache only
+            self.train(False)
+            try:
+                return self.decode(obs)
+            finally:
+                self.train(True)
+        with self.autocast():
+            hidden, live = self._decoders.hidden(observations)
+            on_device = live.to(hidden[0].device)
+            logits = logits_of(self._decoders.model, hidden[0][on_device], self.mdp.vocab_size)
+        lengths = self._lengths(observations[live.to(observations.device)]).to(logits.device)
+        values = self._values(hidden[-1]) * on_device[:, None]
+        return self.distribution.log_probs(logits, lengths), values, live
+
+    def _values(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            return self.value_net(hidden.float())
+
+    def _lengths(self, observations: torch.Tensor) -> torch.Tensor:
+        return (observations[:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).sum(-1)
+
+    def evaluate_states(self, obs: torch.Tensor, actions: torch.Tensor) -> TokenTerms:
+        """Single states, with gradient.
+
+        Args:
+            obs: (B, P + T) int64 observations that have not ended.
+            actions: (B,) the token chosen in each.
+
+        Returns:
+            the terms, (B,) each.
+        """
+        obs = obs.long()
+        with self.autocast(), memory_advice("lower batch_size"):
+            hidden = state_hidden(self.model, self.mdp, obs)
+            terms = token_terms(self.model, self.distribution, hidden, self._lengths(obs), actions.long())
+            if self.value_trunk is not None:
+                hidden = state_hidden(self.value_trunk, self.mdp, obs)
+        return terms._replace(values=self._values(hidden).squeeze(-1))
+
+    def evaluate_episodes(self, rows: torch.Tensor, actions: torch.Tensor, entropy_gradient: bool = True) -> TokenTerms:
+        """Every token of whole episodes in one forward pass, with gradient.
+
+        Args:
+            rows: (B, P + T) int64 last observations.
+            actions: (B, T) int64 completions, padded.
+            entropy_gradient: False saves time where no entropy bonus is paid.
+
+        Returns:
+            the terms, (B, T) float32 each, 0 at padding.
+        """
+        with self.autocast(), memory_advice("lower micro_batch_size"):
+            hidden, terms = self._terms_of_episodes(self.model, rows, actions, entropy_gradient=entropy_gradient)
+            if self.value_trunk is not None:
+                hidden = episode_hidden(self.value_trunk, self.mdp, rows)
+        return by_step(actions, self.mdp, terms._replace(values=self._values(hidden).squeeze(-1)))
+
+    @torch.no_grad()
+    def terms_under(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> TokenTerms:
+        """`evaluate_episodes` of another model, such as the reference: same masks and temperature, no truncation.
+
+        It is not truncated, so that every token that was drawn is possible under it. It has no value head, so its
+        values are 0.
+        """
+        with self.autocast(), memory_advice("lower micro_batch_size"):
+            _, terms = self._terms_of_episodes(model, rows, actions, truncate=False)
+        return by_step(actions, self.mdp, terms)
+
+    def _terms_of_episodes(
+        self, model: Any, rows: torch.Tensor, actions: torch.Tensor, **options: bool
+    ) -> tuple[torch.Tensor, TokenTerms]:
+        """Hidden states (M, H) of the real tokens, and what `token_terms` makes of them."""
+        real = actions != self.mdp.pad_id
+        lengths = (real.cumsum(-1) - 1)[real]
+        hidden = episode_hidden(model, self.mdp, rows)
+        return hidden, token_terms(model, self.distribution, hidden, lengths, actions[real], **options)
