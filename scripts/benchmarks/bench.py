@@ -13,6 +13,7 @@ from agents import GRPO, PPO, REINFORCE, RLOO, DistributionMatching
 from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
 from scripts.benchmarks.timing import Timing, peak_rss_mib
 from textgym.language_models import load_tokenizer
+from textgym.sb3.collection import collect
 from textgym.scorers import Generations
 from textgym.tokenizers import from_pretrained
 

@@ -99,12 +99,12 @@ def test_the_step_is_the_gradient():
     torch.testing.assert_close(step.double(), -exact.gradient("jensen_shannon"), atol=0.02, rtol=0)
 
 
-def scored_with(change):
+def changed_by(change):
     """A fault in the scored episodes."""
 
     def put_in(agent):
-        scored = agent._with_log_probs
-        agent._with_log_probs = lambda episodes: change(scored(episodes))
+        compute = agent._with_log_probs
+        agent._with_log_probs = lambda episodes: change(compute(episodes))
 
     return put_in
 
@@ -166,8 +166,8 @@ def cap_left_on(agent):
 
 def values_of_samplers(agent):
     """The reference's rows come with zeros for values."""
-    scored = agent._proposal.scored
-    agent._proposal.scored = lambda episodes: scored(episodes).replace(values=episodes.values)
+    evaluated = agent._proposal.evaluated
+    agent._proposal.evaluated = lambda episodes: evaluated(episodes).replace(values=episodes.values)
 
 
 def halves_share_a_baseline(agent):
@@ -177,9 +177,9 @@ def halves_share_a_baseline(agent):
 @pytest.mark.parametrize(
     ("fault", "kwargs"),
     [
-        (scored_with(without_eos), {"proposal": "on_policy"}),
-        (scored_with(eos_left_out_of_log_pi), {"proposal": "on_policy"}),
-        (scored_with(padding_counted), {"proposal": "on_policy"}),
+        (changed_by(without_eos), {"proposal": "on_policy"}),
+        (changed_by(eos_left_out_of_log_pi), {"proposal": "on_policy"}),
+        (changed_by(padding_counted), {"proposal": "on_policy"}),
         (weighted_with(length_normalised), {"proposal": "on_policy"}),
         (weighted_with(truncated_are_failures), {"proposal": "on_policy"}),
         (weighted_with(truncated_are_failures), {}),

@@ -44,7 +44,7 @@ def test_one_step_is_that_of_stable_baselines3():
     after = weights(made)
     assert_same(after, weights(stock), atol=1e-6)
     moved = {name: (after[name] - before[name]).abs().max().item() for name in after}
-    assert moved["model.lm_head.weight"] > 1e-3 and moved["value_net.weight"] > 1e-3
+    assert moved["token_model.model.lm_head.weight"] > 1e-3 and moved["token_model.value_net.weight"] > 1e-3
     for name in ("approx_kl", "clip_fraction", "policy_gradient_loss", "value_loss", "loss"):
         theirs = stock.logger.all[f"train/{name}"][0]
         np.testing.assert_allclose(made.logger.all[f"train/{name}"], [theirs], rtol=1e-4, err_msg=name)

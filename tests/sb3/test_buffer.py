@@ -76,7 +76,7 @@ def test_the_buffer_reads_masks_and_lengths_off_the_rows():
     with pytest.raises(RuntimeError, match="the buffer is empty"):
         buffer.episodes  # noqa: B018
     numbers = np.arange(8, dtype=np.float32).reshape(2, 4)
-    buffer.add(
+    buffer.fill(
         rows=np.array([[5, 5, 1, 0, 4, 5, 5], [2, 4, 3, 1, 1, 2, 3]]),
         prompt_ids=np.array([7, 1]),
         components=numbers[:, :1],

@@ -309,7 +309,7 @@ def test_micro_batches_do_not_change_the_gradient():
 
     def gradient(size):
         made.micro_batch_size, made.policy.optimizer.step = size, lambda: None
-        made.gradient_step(episodes, lambda piece, v, log_probs, e: (-piece.advantages * log_probs, {}))
+        made.gradient_step(episodes, lambda batch, terms: (-batch.advantages * terms.log_probs, {}))
         return [p.grad.clone() for p in made.policy.model.parameters()]
 
     made.set_logger(__import__("stable_baselines3").common.logger.configure(None, []))
@@ -499,7 +499,7 @@ def test_a_gradient_that_is_not_finite_is_not_applied():
     weights = weights_of(made)
     next(made.policy.parameters()).grad[0] = float("inf")
     with pytest.raises(FloatingPointError, match="the norm of the gradient is"):
-        apply_gradients(made.policy, 1.0)
+        apply_gradients(made.token_model, made.policy.optimizer, 1.0)
     assert unchanged(made, weights)
 
 

@@ -27,9 +27,9 @@ def schedule(seed):
     return np.stack([rng.integers(len(PROMPTS), size=N // K) for _ in range(EPISODES)])
 
 
-def run(env, seed=5, play=0):
+def run(env, seed=5, lengths=0):
     """Play until nothing is live; gives each row's episodes as (first observation, actions, reward, info)."""
-    rng = np.random.default_rng(play)
+    rng = np.random.default_rng(lengths)
     env.seed(seed)
     obs, finished, waits = env.reset(), [[] for _ in range(N)], []
     current, live = [(obs[i].copy(), [], []) for i in range(N)], np.ones(N, bool)
@@ -54,10 +54,10 @@ def run(env, seed=5, play=0):
 
 
 @pytest.mark.parametrize("restart_together", [1, 2, 4, N])
-@pytest.mark.parametrize("play", range(4))
-def test_every_row_plays_its_episodes_completely_and_in_the_order_of_the_schedule(restart_together, play):
+@pytest.mark.parametrize("lengths", range(4))
+def test_every_row_plays_its_episodes_completely_and_in_the_order_of_the_schedule(restart_together, lengths):
     env = text_env(restart_together)
-    finished, waits = run(env, play=play)
+    finished, waits = run(env, lengths=lengths)
     assert [len(episodes) for episodes in finished] == [EPISODES] * N
     expected = schedule(5)
     for i, episodes in enumerate(finished):
@@ -92,7 +92,7 @@ def test_one_episode_a_reset_is_the_default():
 
 
 @pytest.mark.parametrize("mode", ["Disabled", "SameStep"])
-def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
+def test_collecting_gives_the_same_number_of_complete_episodes_of_every_row(mode):
     kwargs = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K}
     env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode=mode, **kwargs))
     mdp = env.venv.unwrapped.mdp
@@ -106,7 +106,7 @@ def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
         return True
 
     env.seed(5)
-    fields = collect(env, policy, EPISODES, env.get_attr("scorer")[0].component_names, on_step)
+    fields = collect(env, policy.token_model, EPISODES, env.get_attr("scorer")[0].component_names, on_step)
     assert fields is not None and mdp.ended(fields["rows"]).all()
     assert np.array_equal(fields["prompt_ids"], schedule(5).repeat(K, axis=1).reshape(-1))
     lengths = mdp.completion_lengths(fields["rows"])
@@ -114,4 +114,4 @@ def test_play_gives_the_same_number_of_complete_episodes_of_every_row(mode):
     assert sum(live_steps) == lengths.sum() and np.array_equal(np.sum(steps, axis=0), [EPISODES] * N)
     written = np.arange(6) < lengths[:, None]
     assert ((fields["sampled_log_probs"] < 0) == written).all()
-    assert collect(env, policy, EPISODES, ("count_tokens",), lambda *args: False) is None
+    assert collect(env, policy.token_model, EPISODES, ("count_tokens",), lambda *args: False) is None
