@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ENV_IDS, SMOLLM2
-from textgym.tasks import TASKS
-
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 ADD_AN_ID = re.findall(
@@ -56,17 +53,3 @@ def test_pages_as_typed(name, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     assert blocks
     run([sys.executable, "-c", "\n".join(blocks)], tmp_path)
-
-
-@pytest.mark.parametrize("env_id", ENV_IDS)
-def test_the_env_pages_are_current(env_id):
-    from scripts.make_docs import PAGES, page
-
-    assert (PAGES / f"{env_id}.md").read_text(encoding="utf-8") == page(env_id), "run: make docs"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
-@pytest.mark.parametrize("env_id", sorted(set(TASKS) - set(ENV_IDS)))
-def test_the_pages_of_smollm2_are_current(env_id):
-    test_the_env_pages_are_current(env_id)

@@ -19,8 +19,8 @@ class TextGenerationEnv(gym.Env[Any, Any]):
 
     ## Description
     A prompt is drawn from a prompt source. Each action appends one token to it. The episode ends with an end-of-text
-    token or when the length limit is reached, and then the scorer's value of the text is the reward. The default task
-    continues the opening of a movie review, and is paid for positive sentiment. It runs offline and imports no torch.
+    token or when the length limit is reached, and then the scorer's value of the text is the reward. With the default
+    arguments the prompt is the opening of a movie review, and the reward is positive sentiment.
 
     Below, P is `max_prompt_tokens`, T is `max_new_tokens` and V is the vocabulary size (the largest token id + 1, added
     tokens included). All facts of the MDP are in `env.unwrapped.mdp`, a `TextMDP`.
@@ -58,9 +58,9 @@ class TextGenerationEnv(gym.Env[Any, Any]):
     | `tokenizer` | `"tiny"` | `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab"}`, a directory or hub id, or a transformers fast tokenizer |
     | `prompts` | `"reviews"` | a list of texts, chats or dicts (`"prompt"` and columns), a `.txt` or `.jsonl` file, `"module:attribute"`, any iterable of these (a `datasets.Dataset`), or a function of a `numpy.random.Generator` |
     | `scorer` | `"sentiment"` | a name, a dict, `"module:function"`, a function or a `textgym.Scorer` |
-    | `max_prompt_tokens` | 16 | P |
-    | `max_new_tokens` | 32 | T |
-    | `min_new_tokens` | 0 | end-of-text is forbidden before this many tokens |
+    | `max_prompt_tokens` | `16` | P, columns of the observation for the prompt |
+    | `max_new_tokens` | `32` | T, the most tokens that a completion can have |
+    | `min_new_tokens` | `0` | end-of-text is forbidden before this many tokens |
     | `banned_tokens` | `()` | ids that are never allowed |
     | `allowed_tokens` | `None` | if given, the only ids allowed |
     | `eos_token_ids` | `None` | ids that end a text; the tokenizer's EOS by default |
@@ -68,9 +68,6 @@ class TextGenerationEnv(gym.Env[Any, Any]):
     | `render_mode` | `None` | `"ansi"` (`render()` returns text) or `"human"` (writes to the terminal as it goes; needs rich) |
 
     `gym.make_vec` gives the vector env, which adds `autoreset_mode` and `num_generations`.
-
-    ## Version History
-    * v0: first version.
     """  # noqa: E501 (the table is a documentation page)
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 30}

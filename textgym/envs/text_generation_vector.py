@@ -24,15 +24,17 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
     Every value in `info` is an array of N entries with a mask of the same name behind an underscore, as in
     `gymnasium.vector.SyncVectorEnv`; `prompt_id` is that of every row.
 
-    Autoreset:
-        `"SameStep"`: a row that ends starts its next episode in the same step. `info["final_obs"]` is then a numeric
-        `(N, P + T)` array, all pad where a row did not end, and `info["final_info"]` a dict of arrays; the other keys
-        of `info` belong to the new episodes.
-        `"Disabled"`: a row that ends reports it once, then is inert: same observation, reward 0, flags False, its
-        action ignored, until `reset(options={"reset_mask": mask})` names it, or a full reset.
+    ## Autoreset
+    `"SameStep"`: a row that ends starts its next episode in the same step. `info["final_obs"]` is then a numeric
+    `(N, P + T)` array, all pad where a row did not end, and `info["final_info"]` a dict of arrays; the other keys of
+    `info` belong to the new episodes.
 
-    Groups: rows [g k, (g + 1) k) share prompts, where k is `num_generations`: the n-th episode of row i starts from the
-    n-th prompt that was drawn for group i // k.
+    `"Disabled"`: a row that ends reports it once, then is inert (same observation, reward 0, flags False, its action
+    ignored) until `reset(options={"reset_mask": mask})` names it, or a full reset.
+
+    ## Groups
+    Rows [g k, (g + 1) k) share prompts, where k is `num_generations`: the n-th episode of row i starts from the n-th
+    prompt that was drawn for group i // k.
 
     Args:
         num_envs: N.

@@ -132,7 +132,7 @@ class TextGenToyEnv(Toy, TextGenerationEnv):
 
     ## Rewards
     0 until the end, then the scorer's value. By default the number of tokens 1 minus half the number of tokens 3 in the
-    completion. Its best value is L, for L times token 1.
+    completion, as far as there are such tokens (1 < K, 3 < K). Its best value is L, for L times token 1.
 
     ## Episode End
     `terminated`: EOS was chosen, or L tokens were written. A completion of L tokens without EOS is a valid outcome like
@@ -140,7 +140,7 @@ class TextGenToyEnv(Toy, TextGenerationEnv):
 
     ## Information
     As in `TextGenerationEnv`: `prompt_id` at reset and at the end; at the end also every scorer component by name
-    (`token_counts`) and `eos`.
+    (`token_counts` by default) and `eos`.
 
     ## Reference Model
     `env.unwrapped.reference_logits` is the table, (S, K + 1) float64: standard normal by `reference_seed`, or what
@@ -151,19 +151,16 @@ class TextGenToyEnv(Toy, TextGenerationEnv):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `num_tokens` | 4, or the number of `words` | K |
-    | `max_new_tokens` | 4 | L |
-    | `scorer` | `{"name": "token_counts", "weights": {"1": 1.0, "3": -0.5}}`, without ids that are not below K | as in `TextGenerationEnv` |
-    | `reference_seed` | 0 | seed of the reference's logits, `numpy.random.default_rng(seed).normal(size=(S, K + 1))` |
+    | `num_tokens` | `4` | K, the ordinary tokens; where `words` are given, their number |
+    | `max_new_tokens` | `4` | L, the most tokens that a completion can have |
+    | `scorer` | `{"name": "token_counts", "weights": {"1": 1.0, "3": -0.5}}` | as in `TextGenerationEnv` |
+    | `reference_seed` | `0` | seed of the reference's logits, `numpy.random.default_rng(seed).normal(size=(S, K + 1))` |
     | `reference_logits` | `None` | the logits themselves, (S, K + 1), nested lists or an array |
     | `words` | `["0", "1", ...]` | what the tokens read as; texts are joined by single spaces |
     | `render_mode` | `None` | `"ansi"` or `"human"` |
 
     The table of contexts and actions may have at most 2^24 entries. `gym.make_vec` gives the vector env, which adds
     `autoreset_mode` and `num_generations`.
-
-    ## Version History
-    * v0: first version.
     """  # noqa: E501 (the table is a documentation page)
 
     def __init__(self, render_mode: str | None = None, **toy: Any):
@@ -176,7 +173,7 @@ class TextGenToyVectorEnv(Toy, TextGenerationVectorEnv):
     Args:
         num_envs: N.
         autoreset_mode: `"SameStep"` or `"Disabled"`.
-        num_generations: rows that share a prompt; there is only one here.
+        num_generations: rows that share a prompt; here all do, as there is only one.
         render_mode: `"ansi"` or None.
         **toy: the arguments of `TextGenToyEnv`.
     """

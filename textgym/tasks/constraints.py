@@ -60,7 +60,7 @@ TASKS = [
     constraint(
         "TextGenKeyword-v0",
         UNCONDITIONAL | {"scorer": any_of("keyword", "horror")},
-        summary='a text from nothing with the word "horror"',
+        summary='from an empty prompt, a text with the word "horror"',
         description="""\
 The embedded model writes a movie review from an empty prompt, and a rare word is to be in it. The word may stand
 anywhere, which makes the task harder than it looks: a policy's first lesson is to say it everywhere.""",
@@ -71,7 +71,7 @@ anywhere, which makes the task harder than it looks: a policy's first lesson is 
     constraint(
         "TextGenTopic-v0",
         UNCONDITIONAL | {"scorer": COMEDY},
-        summary="a text from nothing about comedy",
+        summary="from an empty prompt, a text about comedy",
         description="""\
 The embedded model writes a movie review from an empty prompt, and it is to be about comedy, as told by a list of
 words. There are eleven ways to meet the constraint, so how varied the texts stay is part of the question.""",
@@ -82,7 +82,7 @@ words. There are eleven ways to meet the constraint, so how varied the texts sta
     constraint(
         "TextGenBalance-v0",
         UNCONDITIONAL | {"scorer": OPENING},
-        summary='texts from nothing, half of which are to begin with "This"',
+        summary='from an empty prompt, texts half of which begin with "This"',
         description="""\
 The embedded model writes movie reviews from an empty prompt, and half of them are to begin with the word "This".
 That is a property of the distribution, not of any text: no reward can ask for it, since more than half would be paid
@@ -95,12 +95,12 @@ better. The opening is a single decision, so what is learned can be read off the
     constraint(
         "TextGenHybrid-v0",
         UNCONDITIONAL | {"scorer": both(COMEDY, OPENING)},
-        summary='texts from nothing about comedy, half of which are to begin with "This"',
+        summary='from an empty prompt, texts about comedy half of which begin with "This"',
         description="""\
 Two constraints at once on the embedded model's movie reviews: every text is to be about comedy, as told by a list of
 words, and half of them are to begin with the word "This". The two are not independent under the model: reviews that
 begin so are about comedy more often than others.""",
-        reward="The mean of the two features: 0, 0.5 or 1. An agent that maximises it goes past the balance.",
+        reward="The mean of the two features below: 0, 0.5 or 1. An agent that maximises it goes past the balance.",
         features={"topic": IS_COMEDY, "opening": OPENS},
         target={"name": "product", "targets": [EVERY_TOPIC, half("opening")]},
     ),
@@ -148,7 +148,7 @@ none of either. An agent that maximises it goes past the balance.""",
 Two constraints at once on SmolLM2-135M's texts from an empty prompt: every text is to be about a fantasy world, as
 told by a list of words, and half of them are to be about women more than about men, as told by their pronouns and
 nouns.""",
-        reward="The mean of the two features: 0, 0.5 or 1. An agent that maximises it goes past the balance.",
+        reward="The mean of the two features below: 0, 0.5 or 1. An agent that maximises it goes past the balance.",
         features={"topic": IS_FANTASY, "female": IS_FEMALE},
         target={"name": "product", "targets": [EVERY_TOPIC, half("female")]},
     ),

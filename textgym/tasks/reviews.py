@@ -12,8 +12,8 @@ it. The reward is the sentiment of the whole. The untrained model earns a little
 reached, at the price of texts that are more alike and further from the model's. It runs offline, on a CPU, and
 without torch.""",
         reward="""\
-VADER's compound score of prompt and completion together, a number in [-1, 1]. Above 0.05 a text usually counts as
-positive, below -0.05 as negative; a text without any word of sentiment gives 0.""",
+VADER's compound score of prompt and completion together. Above 0.05 a text usually counts as positive, below -0.05
+as negative; a text without any word of sentiment gives 0.""",
         reward_range=(-1.0, 1.0),
         see_also={"what agents reach on it, side by side": "../compare.md"},
     ),

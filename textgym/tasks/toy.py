@@ -28,8 +28,8 @@ the worst is 3 3 3 3, worth -2.""",
 Twelve words, at most five of them in a completion: 22,621 contexts and 271,453 completions. It reads like a review
 ("acting is very good"), it has a real scorer, and yet it can be enumerated: a bridge from the toy to language.""",
         reward="""\
-VADER's compound score of the completion, a number in [-1, 1]. A completion without any word of sentiment gives 0;
-"not" turns what follows it around.""",
+VADER's compound score of the completion. A completion without any word of sentiment gives 0; "not" turns what
+follows it around.""",
         reward_range=(-1.0, 1.0),
         kwargs={
             "words": "the film plot acting is was not very good great bad boring".split(),
