@@ -20,8 +20,10 @@ from textgym.matching import (
     estimate,
     make_divergence,
 )
+from textgym.matching.estimates import functionals
 
 INF = math.inf
+DISTANCES = {"tv": "total_variation", "js": "jensen_shannon"}
 
 
 def tensor(values):
@@ -145,6 +147,45 @@ def test_at_the_target_everything_is_zero_without_noise():
     got = estimate(sample, world.log_z)
     for name in ("kl_p_pi", "kl_pi_p", "tv", "js", "mass_outside"):
         assert got[name] == pytest.approx((0, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_weights_of_all_outcomes_give_the_exact_values(zeros):
+    world = World(prompts=3, zeros=zeros)
+    world.log_pi[:, 1], world.log_a[:, 2] = -300.0, -60.0  # what the policy has lost, and what the reference hardly has
+    world.log_pi, world.log_a = world.log_pi.log_softmax(-1), world.log_a.log_softmax(-1)
+    world.log_z = (world.log_a + world.log_weights).logsumexp(-1)
+    prompts = torch.arange(3).repeat_interleave(30)
+    flat = (t.flatten() for t in (world.log_pi, world.log_a, world.log_q, world.log_weights))
+    sample = WeightedSample(*flat, {"x": world.x.flatten()}, prompts)
+    got = functionals(sample, world.log_q.exp().flatten() / 3, world.log_z)
+    for name, value in world.exact().items():
+        assert got[name].item() == pytest.approx(value, rel=1e-9), name
+
+
+@pytest.mark.parametrize("proposal", ["policy", "mixture"])
+def test_intervals_of_a_policy_near_its_target_that_has_lost_an_outcome(proposal):
+    # All but one outcome are right to 5%; that one has 1% of p and 1e-6 of pi, so hardly any sample of pi shows it.
+    generator = torch.Generator().manual_seed(0)
+    p, noise = torch.rand(40, generator=generator).double() + 0.2, torch.randn(40, generator=generator).double()
+    p[0] = 0
+    p = p / p.sum() * 0.99
+    pi = p * (0.05 * noise).exp()
+    p[0], pi[0] = 0.01, 1e-6
+    log_p, log_pi = p.log(), (pi / pi.sum()).log()
+    exact = {name: make_divergence(d).exact(log_pi, log_p).item() for name, d in DISTANCES.items()}
+    exact["js"] /= 2
+    log_q = log_pi if proposal == "policy" else torch.logaddexp(log_pi, log_p) - math.log(2)
+    counts = dict.fromkeys(DISTANCES, 0)
+    for _ in range(100):
+        x = torch.multinomial(log_q.exp(), 2048, replacement=True, generator=generator)
+        zeros = torch.zeros(2048, dtype=torch.int64)
+        sample = WeightedSample(log_pi[x], log_p[x], log_q[x], zeros.double(), {}, zeros)
+        got = estimate(sample, tensor([0.0]), tensor([0.0]))
+        for name, value in exact.items():
+            low, high = got[name].interval()
+            counts[name] += low <= value <= high
+    assert all(90 <= count <= 99 for count in counts.values()), counts
 
 
 def test_prompts_whose_z_is_zero_are_left_out():

@@ -201,7 +201,6 @@ def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tens
         return (over * density * torch.where(density > 0, values, 0.0)).sum() / (over * density).sum()
 
     outside = mean(w_pi, torch.isneginf(log_p).double())
-    kl_p_m, kl_pi_m = (mean(d, math.log(2) - softplus(s)) for d, s in ((w_p, log_t), (w_pi, -log_t)))
     features = {name: mean(w_pi, values.double(), weights) for name, values in sample.features.items()}
     return {
         "kl_p_pi": mean(w_p, -log_t),
@@ -209,12 +208,23 @@ def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tens
         "mass_outside": outside,
         # E_q[max(pi - p, 0) / q] is half of E_q|pi - p| / q, and bounded where pi / q is, however rare p's samples are
         "tv": (share * (w_pi - w_p).clamp(min=0)).sum(),
-        "js": (kl_p_m + kl_pi_m) / 2,
+        "js": mean(w_pi, jensen_shannon_terms(log_t)) / 2,
         "kl_p_q": mean(w_p, log_p - log_q - z),
         "kl_to_reference": mean(w_pi, log_pi - log_a, weights),
         "log_z": (share * z).sum(),
         **features,
     }
+
+
+def jensen_shannon_terms(log_t: torch.Tensor) -> torch.Tensor:
+    """Numbers whose mean under pi is KL(p || m) + KL(pi || m), m = (p + pi) / 2, from log t = log pi/p: (n,) -> (n,).
+
+    With u = p / pi, KL(p || m) = E_pi u (log 2 - log(1 + 1/u)). As E_pi u = 1, log 2 may stand there in place of
+    u log 2. What is left, 2 log 2 - log(1 + u) - u log(1 + 1/u), grows with log u only. With u log 2 a sample would
+    hardly ever show the outcomes that pi has nearly lost, nor would the standard error know of them.
+    """
+    near = log_t.clamp(-40, 40)  # beyond, u log(1 + 1/u) is 1 or 0 in float64
+    return 2 * math.log(2) - softplus(-log_t) - (-near).exp() * softplus(near)
 
 
 def weighted_log_z(log_ratios: torch.Tensor, weights: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
