@@ -34,11 +34,6 @@ def share_of_a(completions):
     return [text.count("a") / 8 for text in completions]
 
 
-def eos(completions):
-    """A function whose name info already uses."""
-    return [0.0 for _ in completions]
-
-
 def checksum(prompts, completions, completion_ids):
     """A reward that depends on everything a function scorer sees."""
     return [

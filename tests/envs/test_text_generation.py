@@ -179,7 +179,7 @@ def test_a_tokenizer_without_eos_or_bos():
 
 def test_reserved_scorer_names():
     with pytest.raises(ValueError, match="cannot be named 'eos'"):
-        make({"name": "function", "function": "tests.conftest:eos"})
+        make({"name": "keyword", "words": "a", "component_name": "eos"})
 
 
 def test_ansi_rendering():

@@ -90,6 +90,13 @@ def test_an_error_names_the_part():
         WeightedSum([Regex("a"), broken]).evaluate(BATCH)
 
 
+def test_a_sum_beyond_float32_names_the_row():
+    with pytest.raises(
+        ScorerError, match=r"scorer 'weighted_sum' returned 1e\+39, beyond float32's 3.4e\+38, for row 1"
+    ):
+        WeightedSum([Keyword("good")], weights=[1e39]).evaluate(BATCH)
+
+
 @pytest.mark.parametrize(
     "scorer",
     [WeightedSum([Steps(), Keyword("good")]), Threshold(WeightedSum([Length(3), Regex("a")]), at=0.1)],

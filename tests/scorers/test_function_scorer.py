@@ -88,13 +88,6 @@ def test_async_functions_are_awaited(function):
     assert rewards(function) == [1.0, 5.0]
 
 
-def test_async_functions_work_inside_a_running_loop():
-    async def notebook_cell():
-        return rewards(slow)
-
-    assert asyncio.run(notebook_cell()) == [1.0, 5.0]
-
-
 def test_names():
     assert FunctionScorer(slow).name == "slow"
     assert FunctionScorer(functools.partial(functools.partial(slow))).name == "slow"

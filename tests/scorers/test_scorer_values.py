@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -34,8 +35,12 @@ class Returns(Scorer):
         np.array([1, 2.5, 1], np.float32),
         torch.tensor([1, 2.5, 1], dtype=torch.bfloat16, requires_grad=True),
         [torch.tensor(1.0), torch.tensor(2.5), torch.tensor(1.0)],
+        [torch.tensor(1.0, requires_grad=True), torch.tensor(2.5, dtype=torch.bfloat16), 1],
+        (torch.tensor(1), torch.tensor(2.5, dtype=torch.float16, requires_grad=True), torch.tensor(True)),
+        [np.float16(1), np.array(2.5), np.int64(1)],
+        [Fraction(1), 2.5, Fraction(2, 2)],
     ],
-    ids=["list", "tuple", "numpy", "torch", "list of tensors"],
+    ids=["list", "tuple", "numpy", "torch", "tensors", "gradient", "mixed tensors", "numpy scalars", "fractions"],
 )
 def test_accepted_values(value):
     scores = Returns(value).evaluate(BATCH)
@@ -59,6 +64,13 @@ def test_torch_doubles_keep_their_precision():
         ([0, "1", 0], r"'mine' returned '0' \(str\), .* row 0"),  # numpy makes strings of all three
         (["good", "bad", "bad"], r"'mine' returned 'good' \(str\), .* row 0: 'a' -> 'x'"),
         ([1j, 0, 0], r"'mine' returned 1j \(complex\)"),
+        (torch.tensor([0, 1j, 0]), r"'mine' returned 0j \(complex\)"),
+        ([0, torch.tensor(float("nan"), requires_grad=True), 0], r"'mine' returned nan, not a finite float, for row 1"),
+        ([0, 10**400, 0], r"'mine' returned inf, not a finite float, for row 1: 'b' -> 'yy'"),
+        ([0, 0, -(10**5000)], r"'mine' returned -inf, not a finite float, for row 2: 'c' -> ''"),
+        ([0, 1e39, 0], r"'mine' returned 1e\+39, beyond float32's 3.4e\+38, for row 1: 'b' -> 'yy'"),
+        ([0, 10**39, 0], r"'mine' returned 1e\+39, beyond float32's 3.4e\+38, for row 1"),
+        (torch.tensor([0, 0, -1e300], dtype=torch.float64), r"returned -1e\+300, beyond float32's 3.4e\+38, for row 2"),
         ([0, 0], r"'mine' returned shape \(2,\) for 3 rows"),
         ([[0], [0], [0]], r"'mine' returned shape \(3, 1\) for 3 rows"),
         ([0, [0], 0], r"'mine' returned \[0, \[0\], 0\]; it must return one float per row"),
@@ -70,6 +82,11 @@ def test_torch_doubles_keep_their_precision():
 def test_mistakes_are_named(value, message):
     with pytest.raises(ScorerError, match=message):
         Returns(value).evaluate(BATCH)
+
+
+def test_the_largest_float32_is_a_reward():
+    largest = np.finfo(np.float32).max
+    assert Returns([largest, -largest, 10**30]).evaluate(BATCH).rewards.tolist() == [largest, -largest, 1e30]
 
 
 def test_rows_that_have_not_ended_get_nothing():

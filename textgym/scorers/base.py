@@ -6,6 +6,7 @@ parent process. `Generations` decodes lazily and once, so a scorer that reads on
 
 from __future__ import annotations
 
+import math
 import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from textgym.tokenizers import Tokenizer
 
 FloatArray = NDArray[np.float64]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class ScorerError(ValueError):
@@ -161,33 +163,53 @@ class Scorer(ABC):
 
 def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
     """`raw` as (n,) float64, or a `ScorerError` that names the scorer, the row and its text."""
-    if hasattr(raw, "detach"):  # a torch tensor, on whatever device
-        raw = raw.detach().cpu().double().numpy()  # numpy knows no bfloat16
     try:
-        array = np.asarray(raw)
-    except (TypeError, ValueError) as error:  # ragged; or a list of tensors that are not on the CPU
+        array = np.asarray([_as_numpy(value) for value in raw] if isinstance(raw, list | tuple) else _as_numpy(raw))
+    except (TypeError, ValueError) as error:  # ragged
         raise ScorerError(f"scorer {name!r} returned {raw!r}; it must return one float per row") from error
     if array.shape != (len(generations),):
         got = f"shape {array.shape}" if array.ndim else repr(raw)
         raise ScorerError(
             f"scorer {name!r} returned {got} for {len(generations)} rows; it must return one float per row"
         )
-    if array.dtype.kind in "fiub":
-        values = array.astype(np.float64)
-    else:
-        values = np.empty(len(array))
+    values = array.astype(np.float64) if array.dtype.kind in "fiub" else np.empty(len(array))
+    if array.dtype.kind not in "fiub":
         for row, value in enumerate(array.tolist()):
             if not isinstance(value, numbers.Real):
-                raise ScorerError(
-                    f"scorer {name!r} returned {value!r} ({type(value).__name__}), {_where(generations, row)}"
-                )
-            values[row] = value
-    if np.count_nonzero(np.isfinite(values)) < len(values):
-        row = int(np.argmin(np.isfinite(values)))
-        raise ScorerError(f"scorer {name!r} returned {values[row]}, {_where(generations, row)}")
+                problem = f"{value!r} ({type(value).__name__}), not a finite float"
+                raise ScorerError(f"scorer {name!r} returned {problem}, {_where(generations, row)}")
+            values[row] = _as_float(value)
+    return check_finite(name, values, generations)
+
+
+def check_finite(name: str, values: FloatArray, generations: Generations) -> FloatArray:
+    """(n,) rewards as they are, or a `ScorerError` for the first one that is not finite, also as a float32.
+
+    Agents compute in float32, where a larger number would become infinite.
+    """
+    fits = np.abs(values) <= LARGEST  # False for nan
+    if np.count_nonzero(fits) < len(values):
+        row = int(np.argmin(fits))
+        problem = f"beyond float32's {LARGEST:.3g}" if np.isfinite(values[row]) else "not a finite float"
+        raise ScorerError(f"scorer {name!r} returned {values[row]}, {problem}, {_where(generations, row)}")
     return values
 
 
+def _as_numpy(value: Any) -> Any:
+    """A torch tensor, on whatever device, as an array of float64, because numpy knows no bfloat16; all else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    return tensor.numpy() if tensor.is_complex() else tensor.double().numpy()
+
+
+def _as_float(value: Any) -> float:
+    """A Python number; infinite if it is an integer or a fraction beyond all floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _where(generations: Generations, row: int) -> str:
-    text = f"{generations.prompts[row]!r} -> {generations.completions[row]!r}"
-    return f"not a finite float, for row {generations.rows[row]}: {text}"
+    return f"for row {generations.rows[row]}: {generations.prompts[row]!r} -> {generations.completions[row]!r}"

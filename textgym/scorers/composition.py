@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from textgym.scorers.base import FloatArray, Generations, Scorer, Scores
+from textgym.scorers.base import FloatArray, Generations, Scorer, Scores, check_finite
 from textgym.scorers.registry import make_scorer
 
 
@@ -60,7 +60,7 @@ class WeightedSum(Scorer):
         for weight, part in zip(self.weights, parts, strict=True):
             rewards += weight * part.rewards
             components |= part.components
-        return Scores(rewards, components)
+        return Scores(check_finite(self.name, rewards, generations), components)
 
 
 class Threshold(Scorer):

@@ -7,15 +7,14 @@ these parameters a default run unchanged.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Generations, Scorer, ScorerError
+from textgym.scorers.event_loop import wait
 from textgym.scorers.registry import name_problem
 
 GIVEN = ("prompts", "completions", "completion_ids")
@@ -27,7 +26,8 @@ class FunctionScorer(Scorer):
     Args:
         function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
             the names of the prompt source's columns, or `**kwargs` for all of them; returns one finite float per row as
-            a list, numpy array or torch tensor. It may be `async`. An import string `"module:attribute"` names one too.
+            a list, numpy array or torch tensor. It may be `async`; all such functions of a process run in one event loop
+            (`textgym.scorers.event_loop`). An import string `"module:attribute"` names one too.
         name: the component's name in `info`; by default the function's, without underscores before it. Where no
             component can have that name (`registry.RESERVED`), `"_function"` is appended: what the function `reward`
             gives is called `"reward_function"`, because `"reward"` is the env's.
@@ -73,7 +73,7 @@ class FunctionScorer(Scorer):
         for name in filter(self._wants, GIVEN):  # what nobody reads is not decoded
             arguments[name] = self._given(name, generations)
         result = self.function(**arguments)
-        return _wait(result) if inspect.isawaitable(result) else result
+        return wait(result) if inspect.isawaitable(result) else result
 
     def _wants(self, name: str) -> bool:
         return self._takes_all or name in self._accepted
@@ -108,18 +108,3 @@ def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Paramet
         if p.kind is p.POSITIONAL_ONLY and p.default is p.empty:
             raise ValueError(f"scorer {name!r} has the positional-only parameter {p.name!r}, but is called by keyword")
     return parameters
-
-
-def _wait(awaitable: Awaitable[Any]) -> Any:
-    """The result of an async function."""
-
-    async def main() -> Any:
-        return await awaitable
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(main())
-    # A loop runs in this thread already (as in Jupyter), and loops do not nest: wait for another thread's.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, main()).result()
