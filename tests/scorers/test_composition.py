@@ -91,9 +91,7 @@ def test_an_error_names_the_part():
 
 
 def test_a_sum_beyond_float32_names_the_row():
-    with pytest.raises(
-        ScorerError, match=r"scorer 'weighted_sum' returned 1e\+39, beyond float32's 3.4e\+38, for row 1"
-    ):
+    with pytest.raises(ScorerError, match=r"'weighted_sum' returned 1e\+39, beyond float32's 3.4e\+38, for row 1"):
         WeightedSum([Keyword("good")], weights=[1e39]).evaluate(BATCH)
 
 

@@ -196,7 +196,7 @@ def check_finite(name: str, values: FloatArray, generations: Generations) -> Flo
 
 
 def _as_numpy(value: Any) -> Any:
-    """A torch tensor, on whatever device, as an array of float64, because numpy knows no bfloat16; all else as it is."""
+    """A torch tensor, on whatever device, as float64, because numpy knows no bfloat16; anything else as it is."""
     if not hasattr(value, "detach"):
         return value
     tensor = value.detach().cpu()

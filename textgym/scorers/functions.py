@@ -26,8 +26,8 @@ class FunctionScorer(Scorer):
     Args:
         function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
             the names of the prompt source's columns, or `**kwargs` for all of them; returns one finite float per row as
-            a list, numpy array or torch tensor. It may be `async`; all such functions of a process run in one event loop
-            (`textgym.scorers.event_loop`). An import string `"module:attribute"` names one too.
+            a list, numpy array or torch tensor. It may be `async`; all such functions of a process run in one event
+            loop (`textgym.scorers.event_loop`). An import string `"module:attribute"` names one too.
         name: the component's name in `info`; by default the function's, without underscores before it. Where no
             component can have that name (`registry.RESERVED`), `"_function"` is appended: what the function `reward`
             gives is called `"reward_function"`, because `"reward"` is the env's.
