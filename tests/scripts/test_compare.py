@@ -20,8 +20,10 @@ from matplotlib.colors import to_rgb
 
 from scripts import compare
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
-from scripts.compare import Args, command_of, main, plan
-from scripts.compare_report import COLORS, Interval, curve, readable, t_quantile
+from scripts.compare import main
+from scripts.experiments import runs
+from scripts.experiments.comparison import COLORS, curve, readable
+from scripts.experiments.runs import Args, command_of, plan
 from tests.conftest import small_llama
 from textgym.sb3 import callbacks
 from textgym.sb3.callbacks import ShowProgress
@@ -58,23 +60,6 @@ def finished(model, tmp_path_factory):
 
 def report_in(out):
     return json.loads((out / "compare.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("degrees", "coverage", "t"),
-    [(1, 0.95, 12.7062), (2, 0.95, 4.3027), (4, 0.95, 2.7764), (29, 0.95, 2.0452), (5, 0.9, 2.015), (3, 0.99, 5.8409)],
-)
-def test_quantiles_are_those_of_the_tables(degrees, coverage, t):
-    assert t_quantile(degrees, coverage) == pytest.approx(t, abs=5e-5)
-
-
-def test_an_interval_by_hand():
-    interval = Interval.of([1.0, 2.0, 4.0])  # s^2 = (16 + 1 + 25) / 9 / 2 = 7/3
-    assert interval.mean == pytest.approx(7 / 3)
-    assert interval.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3 / 3))
-    assert interval.text("{:+.2f}") == "+2.33 ± 3.79"
-    assert Interval.of([-0.001]) == Interval(-0.001, None)
-    assert Interval.of([-0.001]).text("{:.2f}") == "0.00" and Interval.of([-0.7]).text("{:.2f}") == "-0.70"
 
 
 def test_a_curve_by_hand(tmp_path):
@@ -155,9 +140,10 @@ def copied(finished, tmp_path):
 
 def executed(monkeypatch):
     """The runs that are not taken from the folder, as a list that fills."""
-    runs, execute = [], compare.execute
-    monkeypatch.setattr(compare, "execute", lambda run, args: runs.append((run.entry, run.seed)) or execute(run, args))
-    return runs
+    repeated, execute = [], compare.execute
+    spy = lambda run, args: repeated.append((run.entry, run.seed)) or execute(run, args)  # noqa: E731
+    monkeypatch.setattr(compare, "execute", spy)
+    return repeated
 
 
 def test_finished_runs_are_not_repeated(model, finished, tmp_path, monkeypatch, capsys):
@@ -228,9 +214,9 @@ def test_a_training_that_diverges_is_named(model, tmp_path):
 
 
 def test_without_a_model_the_env_brings_its_own(tmp_path, monkeypatch):
-    groups, evaluate = [], compare.evaluate
+    groups, evaluate = [], runs.evaluate
     spy = lambda agent, episodes: groups.append(num_generations(agent.env)) or evaluate(agent, episodes)  # noqa: E731
-    monkeypatch.setattr(compare, "evaluate", spy)
+    monkeypatch.setattr(runs, "evaluate", spy)
     env = EnvArgs("TextGenToy-v0", n_envs=16)
     main(arguments(None, tmp_path, env=env, agents=("reinforce:kl_coef=0",), seeds=1, total_timesteps=100))
     assert groups == [1, 1]  # every text that is measured has a prompt of its own

@@ -1,19 +1,12 @@
-"""What `scripts/compare.py` makes of its runs: means and intervals, a table, and the figure of reward against KL.
-
-Intervals are Student's t, 95%, over the seeds' means, so they cover what seeds differ in: the training, and the sample
-that is measured. A bootstrap over seeds (Agarwal et al. 2021) assumes less, but is too narrow for a few of them: its
-percentile interval of 3 normal values holds the mean 73 times in 100, Student's 95 times.
-"""
+"""What `scripts/compare.py` makes of its runs: a table with intervals over seeds, and the figure of reward over KL."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,51 +14,17 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from textgym.evaluation.statistics import Interval
+
 UNTRAINED = "untrained"
 MEASURES = {
     "reward": ("reward", "{:+.3f}"),
     "kl_to_reference": ("KL to the reference", "{:.2f}"),
     "distinct_2": ("distinct-2", "{:.3f}"),
 }
-"""The columns of the table: fields of `scripts.evaluate.Evaluation`, their headings and formats."""
+"""The columns of the table: fields of `textgym.evaluation.Evaluation`, their headings and formats."""
 COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
-
-
-def t_quantile(degrees: int, coverage: float = 0.95) -> float:
-    """The t with P(|T| <= t) = coverage for Student's T.
-
-    Where T = sqrt(degrees) tan(A), the density of A in (-pi/2, pi/2) is proportional to cos(A)^(degrees - 1).
-
-    Args:
-        degrees: of freedom, at least 1.
-        coverage: in (0, 1).
-    """
-    angles = np.linspace(0, math.pi / 2, 100_001)
-    density = np.cos(angles) ** (degrees - 1)
-    mass = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])  # trapezoids
-    return math.sqrt(degrees) * math.tan(np.interp(coverage, mass / mass[-1], angles))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over n seeds, and half the width of its 95% interval; None for one seed, which shows no spread."""
-
-    mean: float
-    half_width: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """x̄ ± t s / sqrt(n)."""
-        n = len(values)
-        half_width = None if n < 2 else t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
-        return cls(float(np.mean(values)), half_width)
-
-    def text(self, format: str) -> str:
-        """`+0.713 ± 0.031`."""
-        is_zero = float(format.format(self.mean)) == 0
-        mean = format.format(0.0 if is_zero else self.mean)  # never -0.00
-        return mean if self.half_width is None else f"{mean} ± {format.format(self.half_width).lstrip('+')}"
 
 
 def measured(record: dict[str, Any], measure: str) -> float:

@@ -1,0 +1,1 @@
+"""Experiments of several trainings: comparisons of agents, constraints, distances on the toy."""

@@ -1,0 +1,184 @@
+"""The runs of `scripts/compare.py`: what is trained, evaluated and kept, and what need not be repeated."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from stable_baselines3.common.logger import configure
+
+from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
+from scripts.command_line import console
+from scripts.evaluate import PACKAGES, evaluate
+from scripts.experiments.comparison import UNTRAINED
+from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import learn
+from textgym.training.reference import Reference
+
+SHARED = {"run", "env", "model", "reference", "seed", "device"}
+"""Fields of `TrainArgs` that are one and the same for all entries."""
+
+
+@dataclass
+class Args:
+    """What to compare."""
+
+    agents: tyro.conf.Positional[tuple[str, ...]]
+    """Entries such as `rloo` or `ppo:n_epochs=2,kl_coef=0.02`; `python scripts/train.py ppo --help` lists arguments."""
+    env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
+    model: str | None = None
+    """A name, a directory or a hub id; by default the env's own. Untrained, it is what KL is measured to."""
+    seeds: int = 3
+    """Runs of each entry, with seeds 0, 1, ..."""
+    total_timesteps: int = 20_000
+    """Tokens that a run generates and trains on."""
+    evaluation_episodes: int = 256
+    """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
+    out: Path = Path("runs/compare")
+    device: str = "auto"
+    threads: int | None = None
+    """CPU threads of torch."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and evaluation; `command` is None for the untrained model."""
+
+    entry: str
+    seed: int
+    folder: Path
+    command: TrainArgs | None
+    arguments: dict[str, Any]
+    """Everything that the result depends on, as JSON."""
+
+    def result(self) -> dict[str, Any] | None:
+        """What run.json holds when the run is finished; None before.
+
+        Raises:
+            FileExistsError: the folder holds a run with other arguments, or something else.
+        """
+        file = self.folder / "run.json"
+        if not file.is_file():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise FileExistsError(f"{self.folder} holds other files; choose another --out")
+            return None
+        record = json.loads(file.read_text(encoding="utf-8"))
+        theirs, ours = record["arguments"], self.arguments
+        if differ := sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name)):
+            was = ", ".join(f"{name} {theirs.get(name)!r}, not {ours.get(name)!r}" for name in differ)
+            raise FileExistsError(f"{self.folder} is a run with {was}; choose another --out, or remove that folder")
+        return record if "evaluation" in record else None
+
+    def write(self, **results: Any) -> dict[str, Any]:
+        """Write run.json, whole or not at all, and return what it holds."""
+        record = {"agent": self.entry, "seed": self.seed, "folder": self.folder.name, "arguments": self.arguments}
+        record |= results
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / "run.json.new"
+        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / "run.json")
+        return record
+
+
+def command_of(entry: str, args: Args) -> TrainArgs:
+    """The arguments of `scripts/train.py` that an entry stands for; a value of a wrong type ends the program.
+
+    Raises:
+        ValueError: an unknown agent or argument.
+    """
+    name, _, listed = entry.partition(":")
+    if name not in COMMANDS:
+        raise ValueError(f"unknown agent {name!r}; accepted are {sorted(COMMANDS)}")
+    accepted, options = sorted({f.name for f in fields(COMMANDS[name])} - SHARED), []
+    for item in re.split(r",(?=\w+=)", listed) if listed else []:  # a comma inside a value is not followed by name=
+        option, equals, value = item.partition("=")
+        if not equals or option not in accepted:
+            raise ValueError(f"{item!r} in {entry!r} is not name=value with an argument of {name}: {accepted}")
+        options.append(f"--{option}={value}")
+    command = tyro.cli(
+        COMMANDS[name],
+        args=options,
+        default=COMMANDS[name](RunArgs(args.out, args.total_timesteps), env=args.env),
+        prog=f"python scripts/train.py {name}",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    return replace(command, model=args.model, device=args.device)  # type: ignore[arg-type]
+
+
+def plan(args: Args) -> list[Run]:
+    """The runs, seed by seed: the untrained model and then the entries.
+
+    Raises:
+        ValueError: a wrong or repeated entry, or a wrong number.
+        FileExistsError: a folder holds a run with other arguments.
+    """
+    if not args.agents or min(args.seeds, args.total_timesteps) < 1:
+        raise ValueError("at least one agent, one seed and one timestep are needed")
+    if args.evaluation_episodes < 1 or args.evaluation_episodes % args.env.n_envs:
+        raise ValueError(
+            f"--evaluation-episodes {args.evaluation_episodes} is not a multiple of --n-envs {args.env.n_envs}"
+        )
+    commands: dict[str, TrainArgs | None] = {UNTRAINED: None}
+    commands |= {entry: command_of(entry, args) for entry in args.agents}
+    runs = [run_of(entry, command, args, seed) for seed in range(args.seeds) for entry, command in commands.items()]
+    if len({run.folder for run in runs}) < args.seeds * (1 + len(args.agents)):
+        raise ValueError(f"every entry needs a folder of its own, but two of {list(args.agents)} share one")
+    for run in runs:
+        run.result()
+    return runs
+
+
+def run_of(entry: str, command: TrainArgs | None, args: Args, seed: int) -> Run:
+    """One run of an entry, or of the untrained model."""
+    folder = args.out / "{}-{}".format(re.sub(r"[^\w.=,+-]+", "-", entry), seed)
+    arguments: dict[str, Any] = {"env": asdict(args.env), "model": args.model, "device": args.device}
+    if command is not None:
+        command = replace(command, seed=seed)
+        arguments |= {"agent": entry.partition(":")[0], "total_timesteps": args.total_timesteps} | asdict(command)
+        del arguments["run"]
+    arguments |= {"seed": seed, "evaluation_episodes": args.evaluation_episodes}
+    return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
+
+
+def execute(run: Run, args: Args) -> dict[str, Any]:
+    """Train and evaluate; the record that stands in run.json then."""
+    start = time.perf_counter()
+    if run.command is None:
+        agent = EpisodicAlgorithm("TokenPolicy", args.env.make(), args.model, seed=run.seed, device=args.device)
+    else:
+        agent = run.command.agent()
+        run.write()
+        train(agent, run)
+    # Every prompt drawn by itself, and random numbers that no training begins with.
+    agent.set_env(replace(args.env, num_generations=1).make())
+    agent.set_random_seed(run.seed + 1_000_000)
+    evaluation = evaluate(agent, args.evaluation_episodes).to_json()
+    return run.write(
+        tokens=agent.num_timesteps,
+        seconds=round(time.perf_counter() - start, 1),
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        evaluation=evaluation,
+    )
+
+
+def train(agent: EpisodicAlgorithm, run: Run) -> None:
+    """Train, with a log in the run's folder; the program ends where the training breaks off."""
+    if agent.reference is None:  # its objective needs none, the comparison does
+        agent.reference = Reference(agent.token_model, None, given=False)
+    agent.set_logger(configure(str(run.folder), ["csv"]))
+    try:
+        stopped = learn(agent, run.arguments["total_timesteps"], console=console)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{run.entry}, seed {run.seed}: training stopped: {error}") from error
+    agent.logger.close()
+    if stopped is not None:
+        console.print("stopped; repeat the command to go on")
+        sys.exit(128 + stopped)
