@@ -10,9 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-ADD_AN_ID = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "docs" / "add_an_env_id.md").read_text(encoding="utf-8"), re.M | re.S
-)
 
 
 def run(command, cwd):
@@ -41,10 +38,6 @@ def test_script_snippet(tmp_path):
     out = run(["bash", "-euc", BLOCKS[2][1]], tmp_path)
     assert "[The plot]" in out and "distinct-2" in out
     assert (tmp_path / "runs" / "first" / "evaluation.json").is_file()
-
-
-def test_add_an_env_id_as_typed(tmp_path):
-    run([sys.executable, "-c", "\n".join(ADD_AN_ID)], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["constraints", pytest.param("sampling", marks=pytest.mark.slow)])
