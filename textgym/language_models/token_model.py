@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from textgym.language_models.adapters import add_lora
+from textgym.language_models.adapters import add_lora, check_adapters
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
@@ -77,7 +77,8 @@ class TokenModel(nn.Module):
             raise ValueError(f"value_function is {value_function!r}; accepted are {list(get_args(ValueFunction))}")
         self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
         self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
-        self.model = load_model(model).float()
+        self.model = load_model(model, dtype="float32")
+        check_adapters(self.model)
         check_model(self.model, mdp)
         check_decoding(self.model, mdp)
         if lora is not None:
