@@ -14,15 +14,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.policy_gradient import check_choice
 from agents.proposals import PROPOSALS
+from textgym.arguments import Count, NonNegative, Positive, Probability, Written
 from textgym.matching import (
     DivergenceName,
     Estimate,
@@ -59,38 +59,24 @@ class DistributionMatching(EpisodicAlgorithm):
     update `train/cap_rate`, the share of episodes whose weighted pseudo-reward was capped.
 
     Args:
-        policy: `"TokenPolicy"`.
-        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         target: a `textgym.matching.Target` or its JSON; by default RLHF with beta = 0.1. Its features are `"reward"`
             and the scorer's components.
-        divergence: see `textgym.matching.make_divergence`.
-        alpha: of the divergence `"alpha"`.
+        divergence: which D_f(pi || p) is minimised; see `textgym.matching.make_divergence`.
+        alpha: of the divergence `"alpha"`, which needs it: 0 is the forward KL, 1 the reverse.
         baseline: `"leave_one_out"`, the mean of the other episodes of the prompt; `"value"`, a value head's value of
             each state; or `"none"`.
         proposal: `"on_policy"`, `"mixture"` (half the rows from the reference) or `"adaptive"` (GDC's).
-        cap: bound on the size of an episode's weighted pseudo-reward (pi / q)(f'(1) - f'(t)); None for none.
+        cap: bound on the size of an episode's weighted pseudo-reward (pi / q)(f'(1) - f'(t)); None takes no bound, and
+            brings no bias.
         initial_episodes: about how many episodes of the reference to begin with, the same number for every prompt.
         vf_coef: weight of the value loss, with `baseline="value"`.
         **kwargs: see `EpisodicAlgorithm`.
 
     Raises:
-        ValueError: an unknown choice, a target with zeros under a divergence that is infinite there, a feature that the
-            env does not report, a prompt source without end, an odd number of envs with the mixture, a cap that is not
-            positive; while training starts, a target that the reference's samples show to be infeasible.
+        ValueError: a value that an annotation excludes, a target with zeros under a divergence that is infinite there,
+            a feature that the env does not report, a prompt source without end, an odd number of envs with the mixture;
+            while training starts, a target that the reference's samples show to be infeasible.
     """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        *EpisodicAlgorithm.hyperparameters,
-        "target",
-        "divergence",
-        "alpha",
-        "baseline",
-        "proposal",
-        "cap",
-        "initial_episodes",
-        "vf_coef",
-    )
 
     def __init__(
         self,
@@ -98,22 +84,16 @@ class DistributionMatching(EpisodicAlgorithm):
         env: Any,
         model: Any = None,
         *,
-        target: Target | Mapping[str, Any] = DEFAULT_TARGET,
+        target: Annotated[Target | Mapping[str, Any], Written.JSON] = DEFAULT_TARGET,
         divergence: DivergenceName = "jensen_shannon",
-        alpha: float | None = None,
+        alpha: Probability | None = None,
         baseline: Baseline = "leave_one_out",
         proposal: ProposalName = "mixture",
-        cap: float | None = 10.0,
-        initial_episodes: int = 2048,
-        vf_coef: float = 0.5,
+        cap: Positive | None = 10.0,
+        initial_episodes: Count = 2048,
+        vf_coef: NonNegative = 0.5,
         **kwargs: Any,
     ):
-        check_choice("baseline", baseline, Baseline)
-        check_choice("proposal", proposal, ProposalName)
-        if cap is not None and not cap > 0:
-            raise ValueError(f"cap is {cap}; it must be positive, or None")
-        if initial_episodes < 1:
-            raise ValueError(f"initial_episodes is {initial_episodes}; it must be at least 1")
         self.target, self.divergence, self.alpha = make_target(target), divergence, alpha
         self.f_divergence = make_divergence(divergence, alpha)
         self._check_zeros(self.target)

@@ -24,6 +24,7 @@ from dataclasses import replace
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.distribution_matching import DistributionMatching
+from textgym.arguments import CheckedArguments, Positive
 from textgym.matching import Distributional, Product, Target
 from textgym.training import Episodes
 
@@ -41,7 +42,7 @@ def with_coefficients(target: Target, coefficients: Mapping[str, float]) -> Targ
     return replace(target, coefficients=coefficients) if isinstance(target, Distributional) else target
 
 
-class DualAscent(BaseCallback):
+class DualAscent(CheckedArguments, BaseCallback):
     """Moves lambda before each rollout by what the last one missed, for `DistributionMatching.learn(callback=...)`.
 
     Each move gives the agent a new target; the one that it was made with stays as it was. Z of the moved target is
@@ -59,10 +60,8 @@ class DualAscent(BaseCallback):
 
     model: DistributionMatching
 
-    def __init__(self, episodes: Episodes, step: float = 0.1):
+    def __init__(self, episodes: Episodes, step: Positive = 0.1):
         super().__init__()
-        if not step > 0:
-            raise ValueError(f"step is {step}; it must be positive")
         self.episodes, self.step = episodes, step
 
     def _on_training_start(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
+from textgym.arguments import Count, NonNegative, Positive, check_argument
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.episodes import minibatches
@@ -25,39 +26,26 @@ class PolicyGradient(EpisodicAlgorithm):
     `train/clip_fraction`, `train/policy_gradient_loss`, `train/kl_loss`, `train/entropy`; and `train/kl_coef`.
 
     Args:
-        policy: `"TokenPolicy"`.
-        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
-        batch_size: *episodes* in a minibatch (SB3 counts transitions); None takes the whole rollout.
-        n_epochs: passes over the rollout.
-        clip_range: of PPO's clipped loss, a float or a function of the remaining progress; None for the plain policy
-            gradient, which is right for one epoch of one minibatch only.
-        target_kl: updates of a rollout stop where `approx_kl` exceeds 1.5 times this.
-        kl_coef: weight of the KL penalty, in reward per nat. With 0 no reference is kept unless one is given, and no
-            KL to it is logged.
+        batch_size: *episodes* in a minibatch (stable-baselines3 counts transitions); None takes the whole rollout.
+        n_epochs: passes over the episodes of a rollout.
+        clip_range: how far the ratio of new to old probability of a token may move from 1 (PPO's clipped loss). None
+            takes the plain policy gradient, which is right for one pass over one minibatch only.
+        target_kl: in nats per token, from the old policy to the new one; an update stops where `train/approx_kl`
+            exceeds 1.5 times this. None never stops.
+        kl_coef: weight of the KL penalty to the reference, in reward per nat. With 0 no reference is kept unless one is
+            given, and no KL to it is logged.
         kl_penalty: `"reward"` subtracts kl_coef * (log pi - log a) from each token's reward (k1, unbiased); `"k2"` and
             `"k3"` add kl_coef times this estimator to the loss (`textgym.training.losses.kl_estimate`).
-        kl_target: nats per sequence; `kl_coef` is adapted to it after each rollout (Ziegler et al. 2019, section 2.2).
+        reference_kl_target: nats per episode that the KL to the reference shall have; `kl_coef` is then only where the
+            adaptation starts, which follows each rollout (Ziegler et al. 2019, section 2.2).
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
-        loss_normalization: `"token"`, the mean over all tokens, or `"sequence"`, the mean of the episodes' means.
+        loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means.
         **kwargs: see `EpisodicAlgorithm`.
 
     Raises:
-        ValueError: an unknown choice, a batch_size or n_epochs below 1, or what `EpisodicAlgorithm` raises.
+        ValueError: a value that an annotation excludes, a `reference_kl_target` without a `kl_coef`, or what
+            `EpisodicAlgorithm` raises.
     """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        *EpisodicAlgorithm.hyperparameters,
-        "batch_size",
-        "n_epochs",
-        "clip_range",
-        "target_kl",
-        "kl_coef",
-        "kl_penalty",
-        "kl_target",
-        "missing_eos_penalty",
-        "loss_normalization",
-    )
 
     def __init__(
         self,
@@ -65,24 +53,21 @@ class PolicyGradient(EpisodicAlgorithm):
         env: Any,
         model: Any = None,
         *,
-        batch_size: int | None = None,
-        n_epochs: int = 1,
-        clip_range: float | Schedule | None = None,
-        target_kl: float | None = None,
-        kl_coef: float = 0.05,
+        batch_size: Count | None = None,
+        n_epochs: Count = 1,
+        clip_range: Positive | Schedule | None = None,
+        target_kl: Positive | None = None,
+        kl_coef: NonNegative = 0.05,
         kl_penalty: KLPenalty = "reward",
-        kl_target: float | None = None,
-        missing_eos_penalty: float = 0.0,
+        reference_kl_target: Positive | None = None,
+        missing_eos_penalty: NonNegative = 0.0,
         loss_normalization: Normalization = "token",
         **kwargs: Any,
     ):
-        check_choice("kl_penalty", kl_penalty, KLPenalty)
-        check_choice("loss_normalization", loss_normalization, Normalization)
-        check_positive(batch_size=batch_size, n_epochs=n_epochs)
-        if kl_target is not None and not (kl_target > 0 and kl_coef > 0):
-            raise ValueError(f"kl_target={kl_target} adapts kl_coef={kl_coef}; both must be positive")
+        if reference_kl_target is not None and not kl_coef:
+            raise ValueError(f"reference_kl_target={reference_kl_target} adapts kl_coef, which must not be 0")
         self.batch_size, self.n_epochs, self.clip_range, self.target_kl = batch_size, n_epochs, clip_range, target_kl
-        self.kl_coef, self.kl_penalty, self.kl_target = kl_coef, kl_penalty, kl_target
+        self.kl_coef, self.kl_penalty, self.reference_kl_target = kl_coef, kl_penalty, reference_kl_target
         self.missing_eos_penalty, self.loss_normalization = missing_eos_penalty, loss_normalization
         super().__init__(policy, env, model, **kwargs)
 
@@ -136,7 +121,7 @@ class PolicyGradient(EpisodicAlgorithm):
         log_probs = terms.log_probs
         log_ratios = log_probs - episodes.log_probs
         statistics = {"approx_kl": kl_estimate(-log_ratios, "k3")}
-        clip_range = self.scheduled(self.clip_range)
+        clip_range = self.scheduled("clip_range")
         if clip_range is None:
             losses = policy_gradient_loss(log_probs, episodes.advantages)
         else:
@@ -149,26 +134,21 @@ class PolicyGradient(EpisodicAlgorithm):
             losses = losses + self.kl_coef * kl
         return losses, statistics
 
-    def scheduled(self, value: float | Schedule | None) -> float | None:
-        """The present value of a hyperparameter that may be a function of the remaining progress."""
-        return None if value is None else FloatSchedule(value)(self._current_progress_remaining)
+    def scheduled(self, name: str) -> float | None:
+        """The present value of an argument that may be a function of the remaining progress.
+
+        Raises:
+            ValueError: the function's value is negative or not finite.
+        """
+        if (value := getattr(self, name)) is None:
+            return None
+        now = FloatSchedule(value)(self._current_progress_remaining)
+        check_argument(name, now, NonNegative)
+        return now
 
     def _finish_update(self) -> None:
         self.logger.record("train/kl_coef", self.kl_coef)
-        if self.kl_target is not None:
+        if self.reference_kl_target is not None:
             episodes = self.rollout_buffer.episodes
             kl = (episodes.log_probs - episodes.reference_log_probs).sum(-1).mean().item()
-            self.kl_coef *= 1 + 0.1 * min(max(kl / self.kl_target - 1, -0.2), 0.2)
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ValueError if `value` is not one of a `Literal`'s."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} is {value!r}; accepted are {list(get_args(choices))}")
-
-
-def check_positive(**values: int | None) -> None:
-    """Raise ValueError if a number, by its name, is below 1; None passes."""
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+            self.kl_coef *= 1 + 0.1 * min(max(kl / self.reference_kl_target - 1, -0.2), 0.2)

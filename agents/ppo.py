@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import stable_baselines3
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.policy_gradient import PolicyGradient
+from textgym.arguments import Count, NonNegative, Positive, Probability
 from textgym.sb3 import TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.losses import value_loss
@@ -27,14 +28,9 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
         >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
 
     Args:
-        policy: `"TokenPolicy"`.
-        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
-        batch_size: *episodes* in a minibatch; None takes the whole rollout.
-        n_epochs: passes over the rollout.
-        gae_lambda: of the advantages; 1 is the return minus the value.
-        clip_range: of the policy's loss; a float or a function of the remaining progress.
-        clip_range_vf: of the value's loss, in units of the return; None for no clipping.
+        gae_lambda: lambda of the generalised advantages: 1 is the return minus the value, 0 the one-step error.
+        clip_range: how far the ratio of new to old probability of a token may move from 1.
+        clip_range_vf: how far a value may move in an update, in units of the return; None does not clip.
         normalize_advantage: whiten the advantages of a minibatch over its real tokens.
         vf_coef: weight of the value loss.
         **kwargs: see `PolicyGradient`.
@@ -43,27 +39,19 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
         ValueError: what `PolicyGradient` raises.
     """
 
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        *PolicyGradient.hyperparameters,
-        "gae_lambda",
-        "clip_range_vf",
-        "normalize_advantage",
-        "vf_coef",
-    )
-
     def __init__(
         self,
         policy: str | type[TokenPolicy],
         env: Any,
         model: Any = None,
         *,
-        batch_size: int | None = 32,
-        n_epochs: int = 4,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        batch_size: Count | None = 32,
+        n_epochs: Count = 4,
+        gae_lambda: Probability = 0.95,
+        clip_range: Positive | Schedule = 0.2,
+        clip_range_vf: Positive | Schedule | None = None,
         normalize_advantage: bool = True,
-        vf_coef: float = 0.5,
+        vf_coef: NonNegative = 0.5,
         **kwargs: Any,
     ):
         self.clip_range_vf, self.normalize_advantage = clip_range_vf, normalize_advantage
@@ -83,6 +71,6 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
     def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The policy's loss plus the value head's."""
         losses, statistics = super().loss(episodes, terms)
-        clip_range_vf = self.scheduled(self.clip_range_vf)
+        clip_range_vf = self.scheduled("clip_range_vf")
         statistics["value_loss"] = value_loss(terms.values, episodes.values, episodes.returns, clip_range_vf)
         return losses + self.vf_coef * statistics["value_loss"], statistics

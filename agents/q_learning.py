@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -31,13 +31,15 @@ from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
 from agents.tabular import TabularPolicy, Transitions, forbidden_tokens, update_tables
+from textgym.arguments import CheckedArguments, Count, PositiveShare, Probability, Seed, arguments_of, check_argument
 from textgym.contexts import context_indices
+from textgym.language_models.devices import Device
 from textgym.mdp import TextMDP, first_observation
 from textgym.sb3 import TextVecEnv, checkpoints
 from textgym.wrappers import DiscreteContexts, VectorDiscreteContexts
 
 
-class QLearning(BaseAlgorithm):
+class QLearning(CheckedArguments, BaseAlgorithm):
     """Q-learning on any env with Discrete observations and actions, and on a TextGym env that is small enough.
 
     States of a TextGym env are the numbers of contexts (`textgym.wrappers.VectorDiscreteContexts`); tokens that it
@@ -56,8 +58,8 @@ class QLearning(BaseAlgorithm):
         env: an env id (with `n_envs`), an env, a vector env in SameStep or Disabled mode, or an SB3 `VecEnv`; None to
             load for prediction only.
         n_envs: rows of the vector env, where `env` is an id.
-        learning_rate: alpha, in (0, 1]; a float or a function of the remaining progress.
-        gamma: discount factor.
+        learning_rate: alpha, the share of the way to its target that an entry moves; 1 if nothing is random.
+        gamma: discount per action.
         double_q: keep two tables, each updated by the other's values of its best actions.
         exploration_fraction: the part of the training in which epsilon falls, linearly; named as in SB3's DQN, whose
             default is 0.1: a table that is updated off-policy gains from a longer look around.
@@ -76,45 +78,33 @@ class QLearning(BaseAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TabularPolicy": TabularPolicy}
     policy: TabularPolicy
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        "n_envs",
-        "learning_rate",
-        "gamma",
-        "double_q",
-        "exploration_fraction",
-        "exploration_initial_eps",
-        "exploration_final_eps",
-        "seed",
+    apart: ClassVar[frozenset[str]] = frozenset(
+        {"policy", "env", "stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
     )
-    """Constructor arguments that a checkpoint keeps."""
+    """Arguments that a checkpoint does not keep: the next run chooses them."""
 
     def __init__(
         self,
         policy: str | type[TabularPolicy],
         env: Any,
         *,
-        n_envs: int = 64,
-        learning_rate: float | Schedule = 0.5,
-        gamma: float = 1.0,
+        n_envs: Count = 64,
+        learning_rate: PositiveShare | Schedule = 0.5,
+        gamma: Probability = 1.0,
         double_q: bool = False,
-        exploration_fraction: float = 1.0,
-        exploration_initial_eps: float = 1.0,
-        exploration_final_eps: float = 0.05,
-        stats_window_size: int = 100,
+        exploration_fraction: Probability = 1.0,
+        exploration_initial_eps: Probability = 1.0,
+        exploration_final_eps: Probability = 0.05,
+        stats_window_size: Count = 100,
         tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        verbose: Literal[0, 1, 2] = 0,
+        seed: Seed | None = None,
+        device: Device = "auto",
         _init_setup_model: bool = True,
     ):
-        if not callable(learning_rate) and not 0 < learning_rate <= 1:
-            raise ValueError(f"learning_rate is {learning_rate}; it must lie in (0, 1]")
         self.n_envs, self.gamma, self.double_q = n_envs, gamma, double_q
         self.exploration_fraction = exploration_fraction
         self.exploration_initial_eps, self.exploration_final_eps = exploration_initial_eps, exploration_final_eps
-        for name in ("gamma", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if isinstance(env, str):
             native = gym.spec(env).vector_entry_point is not None
             env = gym.make_vec(env, num_envs=n_envs) if native else make_vec_env(env, n_envs)
@@ -183,6 +173,7 @@ class QLearning(BaseAlgorithm):
             reset_num_timesteps: False to go on counting.
             progress_bar: show one (tqdm and rich).
         """
+        check_argument("total_timesteps", total_timesteps, Count)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -229,6 +220,7 @@ class QLearning(BaseAlgorithm):
         tables = self.policy.tables
         chosen = torch.randint(len(tables), batch.actions.shape, device=self.device)
         learning_rate = self.lr_schedule(self._current_progress_remaining)
+        check_argument("learning_rate", learning_rate, Probability)
         td_errors = update_tables(tables, chosen, batch, learning_rate, self.gamma)
         self._n_updates += 1
         self.logger.record_mean("train/td_error", td_errors.abs().mean().item())
@@ -302,9 +294,10 @@ class QLearning(BaseAlgorithm):
         if self.env is None:
             raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
         env_id, env_kwargs = checkpoints.env_spec(self.env)
+        names = [name for name in arguments_of(type(self)) if name not in self.apart]
         data = {
             "algorithm": type(self).__name__,
-            "arguments": {name: checkpoints.plain(getattr(self, name)) for name in self.hyperparameters},
+            "arguments": {name: checkpoints.plain(getattr(self, name)) for name in names},
             "env_id": env_id,
             "env_kwargs": env_kwargs,
             "num_timesteps": self.num_timesteps,

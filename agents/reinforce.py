@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.vec_env import VecEnv
 
-from agents.policy_gradient import KLPenalty, PolicyGradient, check_choice
+from agents.policy_gradient import KLPenalty, PolicyGradient
+from textgym.arguments import NonNegative, Positive
 from textgym.sb3 import TokenPolicy
+from textgym.sb3.checkpoints import num_generations
 from textgym.training import Episodes
 from textgym.training.returns import Baseline, baselines, group_deviations, returns_to_go
 
 
-class REINFORCE(PolicyGradient):
+class GroupPolicyGradient(PolicyGradient):
+    """What the three share: a token's advantage is its episode's return minus a baseline of its prompt's group.
+
+    Args:
+        reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's.
+        **kwargs: see `PolicyGradient`.
+
+    Raises:
+        ValueError: a baseline that needs several episodes of a prompt, in an env that gives one, or what
+            `PolicyGradient` raises.
+    """
+
+    baseline: Baseline
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Any = None,
+        *,
+        reward_to_go: bool = False,
+        **kwargs: Any,
+    ):
+        self.reward_to_go = reward_to_go
+        super().__init__(policy, env, model, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.env is not None:
+            self.check_groups(self.env)
+
+    def check_env(self, env: VecEnv) -> None:
+        """As `EpisodicAlgorithm`'s; where the baseline compares them, a prompt must have several episodes."""
+        super().check_env(env)
+        self.check_groups(env)
+
+    def check_groups(self, env: VecEnv) -> None:
+        """Refuse an env whose prompts come once, with a ValueError; few prompts are drawn several times by chance."""
+        if self.baseline == "none" or num_generations(env) > 1:
+            return
+        prompts = env.get_attr("task")[0].prompts.num_prompts
+        if prompts is None or 2 * prompts > self.episodes_per_update:
+            raise ValueError(
+                f"{type(self).__name__} compares the episodes of a prompt, and the env has num_generations=1; make it "
+                "with 2 or more, or use PPO, or REINFORCE with baseline='none'"
+            )
+
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """The episodes with `advantages`: returns minus the group's baseline, (E, T)."""
+        returns = returns_to_go(rewards, self.gamma)  # (E, T)
+        weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
+        baseline = baselines(returns[:, 0], episodes.prompt_ids, self.baseline)
+        return episodes.replace(advantages=(weights - baseline[:, None]) * episodes.mask)
+
+
+class REINFORCE(GroupPolicyGradient):
     """Williams' REINFORCE: one gradient step per rollout, with a group baseline and a KL penalty to the reference.
 
-    A token's advantage is its episode's return minus the baseline of its prompt's group; the loss is the mean over real
-    tokens, EOS included.
+    The loss is the mean over real tokens, EOS included.
 
     Example:
         >>> from agents import REINFORCE
@@ -25,18 +82,10 @@ class REINFORCE(PolicyGradient):
         >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
 
     Args:
-        policy: `"TokenPolicy"`.
-        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
-        baseline: `"leave_one_out"`, `"mean"` or `"none"`, within the prompt's group.
-        reward_to_go: weigh a token by the rewards from it on, instead of the whole episode's.
-        **kwargs: see `PolicyGradient`.
-
-    Raises:
-        ValueError: an unknown baseline, or what `PolicyGradient` raises.
+        baseline: what is subtracted from a return: `"leave_one_out"`, the mean return of the other episodes of the
+            prompt, `"mean"`, that of all of them, or `"none"`, 0.
+        **kwargs: see `GroupPolicyGradient`.
     """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = (*PolicyGradient.hyperparameters, "baseline", "reward_to_go")
 
     def __init__(
         self,
@@ -45,38 +94,19 @@ class REINFORCE(PolicyGradient):
         model: Any = None,
         *,
         baseline: Baseline = "leave_one_out",
-        reward_to_go: bool = False,
         **kwargs: Any,
     ):
-        check_choice("baseline", baseline, Baseline)
-        self.baseline, self.reward_to_go = baseline, reward_to_go
+        self.baseline = baseline
         super().__init__(policy, env, model, **kwargs)
 
-    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
-        """Advantages as the class says."""
-        returns = returns_to_go(rewards, self.gamma)  # (E, T)
-        weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
-        baseline = baselines(returns[:, 0], episodes.prompt_ids, self.baseline)
-        return episodes.replace(advantages=(weights - baseline[:, None]) * episodes.mask)
+
+class RLOO(GroupPolicyGradient):
+    """REINFORCE with the leave-one-out baseline (Kool et al. 2019, Ahmadian et al. 2024), which brings no bias."""
+
+    baseline = "leave_one_out"
 
 
-class RLOO(REINFORCE):
-    """REINFORCE with the leave-one-out baseline (Kool et al. 2019, Ahmadian et al. 2024), which brings no bias.
-
-    Args:
-        policy: as for REINFORCE.
-        env: as for REINFORCE.
-        model: as for REINFORCE.
-        **kwargs: see `REINFORCE`; `baseline` is fixed.
-    """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = tuple(n for n in REINFORCE.hyperparameters if n != "baseline")
-
-    def __init__(self, policy: str | type[TokenPolicy], env: Any, model: Any = None, **kwargs: Any):
-        super().__init__(policy, env, model, baseline="leave_one_out", **kwargs)
-
-
-class GRPO(REINFORCE):
+class GRPO(GroupPolicyGradient):
     """GRPO (Shao et al. 2024): advantages normalised in the group, and PPO's clipped loss.
 
     A = (G - mean of the group) / (standard deviation of the group + 1e-4). Dividing by the deviation weighs prompts
@@ -84,18 +114,12 @@ class GRPO(REINFORCE):
     al. 2025). The paper's loss is normalised by `"sequence"`; the default here is `"token"`, as for the whole family.
 
     Args:
-        policy: as for REINFORCE.
-        env: as for REINFORCE.
-        model: as for REINFORCE.
-        n_epochs: passes over the rollout.
-        clip_range: of the clipped loss.
-        kl_coef: weight of the KL penalty.
-        kl_penalty: the paper's `"k3"`, in the loss.
+        clip_range: how far the ratio of new to old probability of a token may move from 1; None does not clip.
         scale_advantages: divide by the group's standard deviation.
-        **kwargs: see `PolicyGradient`.
+        **kwargs: see `GroupPolicyGradient`.
     """
 
-    hyperparameters: ClassVar[tuple[str, ...]] = (*RLOO.hyperparameters, "scale_advantages")
+    baseline = "mean"
 
     def __init__(
         self,
@@ -103,28 +127,17 @@ class GRPO(REINFORCE):
         env: Any,
         model: Any = None,
         *,
-        n_epochs: int = 1,
-        clip_range: float | Schedule | None = 0.2,
-        kl_coef: float = 0.04,
+        clip_range: Positive | Schedule | None = 0.2,
+        kl_coef: NonNegative = 0.04,
         kl_penalty: KLPenalty = "k3",
         scale_advantages: bool = True,
         **kwargs: Any,
     ):
         self.scale_advantages = scale_advantages
-        super().__init__(
-            policy,
-            env,
-            model,
-            baseline="mean",
-            n_epochs=n_epochs,
-            clip_range=clip_range,
-            kl_coef=kl_coef,
-            kl_penalty=kl_penalty,
-            **kwargs,
-        )
+        super().__init__(policy, env, model, clip_range=clip_range, kl_coef=kl_coef, kl_penalty=kl_penalty, **kwargs)
 
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
-        """Advantages as the class says."""
+        """The episodes with `advantages`: returns, normalised in the group, (E, T)."""
         episodes = super().with_advantages(episodes, rewards)
         if not self.scale_advantages:
             return episodes

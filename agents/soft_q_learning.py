@@ -13,11 +13,11 @@ measured worse, a target network, which whole paths do not need, and a replay bu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
-from agents.policy_gradient import check_choice, check_positive
+from textgym.arguments import Count, Positive
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.returns import returns_to_go
@@ -43,29 +43,17 @@ class SoftQLearning(EpisodicAlgorithm):
         >>> agent.learn(total_timesteps=50_000)  # doctest: +SKIP
 
     Args:
-        policy: `"TokenPolicy"`.
-        env: an env id (with `n_envs` and `num_generations`), an env, a vector env or an SB3 `VecEnv`.
-        model: what `textgym.language_models.load_model` accepts; by default the one of the env's tokenizer.
         beta: weight of the KL to the reference, in reward per nat.
         consistency: `"trajectory"` takes C_0 of each episode: the policy is learned, V of first states and Q up to a
             constant in each state. `"suffix"` takes C_t of every step, which makes V and Q right wherever the policy
             goes, but the policy loses some modes on the way.
         batch_size: *episodes* in a minibatch; None takes the whole rollout.
-        n_epochs: passes over the rollout.
+        n_epochs: passes over the episodes of a rollout.
         **kwargs: see `EpisodicAlgorithm`. An `ent_coef` moves the optimum; beta already pays for entropy.
 
     Raises:
-        ValueError: beta, batch_size or n_epochs is not positive, an unknown consistency, top-k or top-p, or what
-            `EpisodicAlgorithm` raises.
+        ValueError: a value that an annotation excludes, top-k or top-p, or what `EpisodicAlgorithm` raises.
     """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        *EpisodicAlgorithm.hyperparameters,
-        "beta",
-        "consistency",
-        "batch_size",
-        "n_epochs",
-    )
 
     def __init__(
         self,
@@ -73,16 +61,12 @@ class SoftQLearning(EpisodicAlgorithm):
         env: Any,
         model: Any = None,
         *,
-        beta: float = 0.1,
+        beta: Positive = 0.1,
         consistency: Consistency = "trajectory",
-        batch_size: int | None = None,
-        n_epochs: int = 1,
+        batch_size: Count | None = None,
+        n_epochs: Count = 1,
         **kwargs: Any,
     ):
-        check_choice("consistency", consistency, Consistency)
-        check_positive(batch_size=batch_size, n_epochs=n_epochs)
-        if not beta > 0:
-            raise ValueError(f"beta is {beta}; it must be positive")
         self.beta, self.consistency, self.batch_size, self.n_epochs = beta, consistency, batch_size, n_epochs
         super().__init__(policy, env, model, **kwargs)
 

@@ -21,10 +21,10 @@ from agents.distribution_matching import Baseline as MatchingBaseline
 from agents.policy_gradient import KLPenalty
 from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json
+from textgym.language_models.token_model import ValueFunction
 from textgym.matching import DivergenceName
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.checkpoints import POLICY_ARGUMENTS
-from textgym.sb3.policy import ValueFunction
 from textgym.training.returns import Baseline
 from textgym.training.updates import Normalization
 
@@ -146,7 +146,7 @@ class PolicyGradientArgs(TrainArgs):
     """Weight of the KL to the reference, in reward per nat."""
     kl_penalty: KLPenalty = "reward"
     """Where it goes: subtracted from the reward (k1), or an estimator in the loss."""
-    kl_target: float | None = None
+    reference_kl_target: float | None = None
     """Nats per episode; `kl_coef` is then only where the adaptation starts."""
     missing_eos_penalty: float = 0.0
     """Subtracted from the reward of an episode that ended by length."""
@@ -155,7 +155,7 @@ class PolicyGradientArgs(TrainArgs):
     @property
     def of_checkpoint(self) -> tuple[str, ...]:
         """An adapted `kl_coef`, too."""
-        return (*super().of_checkpoint, *(["kl_coef"] if self.kl_target else []))
+        return (*super().of_checkpoint, *(["kl_coef"] if self.reference_kl_target else []))
 
 
 @dataclass

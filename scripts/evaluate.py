@@ -26,6 +26,7 @@ from rich.table import Table
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import env_of, read_saved, run_script
 from textgym.evaluation import Sample, show_sample
+from textgym.language_models.precision import Precision
 from textgym.matching import Estimate
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
@@ -145,7 +146,7 @@ class Args:
     """Episodes per scoring pass; lower it when a large model runs out of memory."""
     seed: int = 0
     device: str = "auto"
-    dtype: str | None = None
+    dtype: Precision | None = None
     """`bfloat16` for autocast."""
     samples: int = 4
     """How many texts to show."""

@@ -13,7 +13,7 @@ import agents
 from agents.policy_gradient import PolicyGradient
 from scripts.train import command_line, train
 from tests.scripts.test_train import default_of
-from textgym.sb3 import TokenPolicy
+from textgym.language_models.token_model import TokenModel
 
 FOLDER = Path(__file__).parent.parent / "docs" / "agents"
 AGENTS = {
@@ -62,7 +62,7 @@ def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["README", *AGENTS, "token_policy"])
 def test_defaults_are_those_of_the_code(name):
-    documented = {"README": PolicyGradient, "token_policy": TokenPolicy, **AGENTS}[name]
+    documented = {"README": PolicyGradient, "token_policy": TokenModel, **AGENTS}[name]
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page(name), re.M)
     assert len(rows) >= 6
     for argument, default in rows:

@@ -83,7 +83,7 @@ def test_z_belongs_to_its_prompts(tmp_path):
             "or give the pointwise target a floor",
         ),
         ({"target": {"name": "pointwise"}, "divergence": ("alpha", 1.0)}, "'alpha' is infinite where the target is 0"),
-        ({"divergence": ("alpha", 1.5)}, r"alpha in \[0, 1\], not 1.5"),
+        ({"divergence": ("alpha", 1.5)}, r"alpha is 1.5; it must be in \[0, 1\], or None"),
         ({"divergence": ("alpha", None)}, r"alpha in \[0, 1\], not None"),
         ({"divergence": ("forward_kl", 0.5)}, "belongs to the divergence 'alpha'"),
         ({"divergence": ("kl", None)}, "accepted are .*forward_kl"),

@@ -119,7 +119,7 @@ def test_an_episode_that_ended_by_length_pays_for_the_missing_eos():
 @pytest.mark.parametrize(("kl", "factor"), [(4.4, 1.01), (8.0, 1.02), (3.8, 0.995), (1.0, 0.98), (-1.0, 0.98)])
 def test_kl_coef_follows_its_target(kl, factor):
     """Ziegler et al. 2019: beta (1 + 0.1 e), e = KL / target - 1 within 0.2 of 0."""
-    made = agent(PPO, kl_coef=0.5, kl_target=4.0, learning_rate=0.0)
+    made = agent(PPO, kl_coef=0.5, reference_kl_target=4.0, learning_rate=0.0)
     episodes = made.sample_episodes(8)
     per_sequence = torch.linspace(0.5, 1.5, 8)[:, None] * kl  # mean kl, spread over each episode's tokens
     per_token = per_sequence * episodes.mask / episodes.lengths[:, None]

@@ -321,7 +321,7 @@ def test_checkpoints_that_do_not_fit(tmp_path):
 def test_bad_arguments():
     for kwargs in ({"learning_rate": 0.0}, {"learning_rate": 1.5}, {"gamma": -0.1}, {"exploration_final_eps": 2.0}):
         ((name, value),) = kwargs.items()
-        with pytest.raises(ValueError, match=f"{name} is {value}; it must lie in"):
+        with pytest.raises(ValueError, match=f"{name} is {value}; it must be in"):
             agent(**kwargs)
     with pytest.raises(ValueError, match="max_prompt_tokens"):
         agent("TextGen-v0")

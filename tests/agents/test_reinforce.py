@@ -1,12 +1,13 @@
 """REINFORCE, RLOO and GRPO: their weights by hand, the KL penalty, and what they refuse."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from agents import GRPO, REINFORCE, RLOO
 from tests.agents.conftest import agent
-from tests.conftest import CHARACTERS, episodes_of, small_llama
+from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
 
 
 def test_weights_by_hand():
@@ -56,17 +57,15 @@ def test_bad_arguments():
         agent(GRPO, kl_penalty="k1")
     with pytest.raises(ValueError, match="loss_normalization is 'batch'"):
         agent(loss_normalization="batch")
-    with pytest.raises(ValueError, match="n_epochs is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="n_epochs is 0; it must be an integer of at least 1"):
         agent(GRPO, n_epochs=0)
-    with pytest.raises(ValueError, match="kl_target=4.0 adapts kl_coef=0.0; both must be positive"):
-        agent(kl_target=4.0, kl_coef=0.0)
+    with pytest.raises(ValueError, match="reference_kl_target=4.0 adapts kl_coef, which must not be 0"):
+        agent(reference_kl_target=4.0, kl_coef=0.0)
     with pytest.raises(ValueError, match="episodes_per_update=12 is not a multiple of the number of envs, 8"):
         agent(episodes_per_update=12)
     model = small_llama()
     with pytest.raises(ValueError, match="the very model that is trained"):
         agent(model=model, reference=model)
-    with pytest.raises(ValueError, match="at least two episodes of every prompt"):
-        agent(k=1, env=CHARACTERS | {"prompts": [a + b for a in "abcd" for b in "abcd"]}).learn(1)
 
 
 def test_two_rounds_make_an_update():
@@ -75,3 +74,31 @@ def test_two_rounds_make_an_update():
     assert len(algorithm.rollout_buffer.episodes) == 24 and algorithm._n_updates == 1
     assert algorithm.num_timesteps == int(algorithm.rollout_buffer.episodes.mask.sum())
     assert np.isclose(algorithm.rollout_buffer.episodes.rewards.sum(), algorithm.num_timesteps)  # pays the length
+
+
+MANY = CHARACTERS | {"prompts": [a + b for a in "abcd" for b in "abcd"]}
+COMPARING = [(RLOO, {}), (GRPO, {}), (REINFORCE, {}), (REINFORCE, {"baseline": "mean"})]
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), COMPARING)
+def test_one_episode_of_a_prompt_is_refused_before_training(cls, kwargs):
+    message = f"{cls.__name__} compares the episodes of a prompt, and the env has num_generations=1; .*baseline='none'"
+    with pytest.raises(ValueError, match=message):
+        agent(cls, k=1, env=MANY, **kwargs)
+    made = agent(cls, k=2, env=MANY, **kwargs)
+    other = gym.make_vec(
+        "TextGen-v0", num_envs=8, num_generations=1, autoreset_mode="Disabled", scorer=count_tokens, **MANY
+    )
+    before = made.env
+    with pytest.raises(ValueError, match=message):
+        made.set_env(other)
+    assert made.env is before
+    agent(REINFORCE, k=1, env=MANY, baseline="none").learn(1)
+    agent(cls, k=1, env=MANY | {"prompts": ["a"]}, **kwargs).learn(1)  # all rows are one group
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), COMPARING)
+def test_a_group_of_one_that_chance_makes_is_refused_by_the_update(cls, kwargs):
+    made = agent(cls, k=1, env=CHARACTERS | {"prompts": ["a", "b", "c", "d"]}, kl_coef=0.0, **kwargs)
+    with pytest.raises(ValueError, match="needs at least two episodes of every prompt, and . of . prompts have one"):
+        made.learn(10_000)  # 8 rows, 4 prompts: soon one comes once

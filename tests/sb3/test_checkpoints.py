@@ -73,7 +73,7 @@ def test_resuming_continues_bit_for_bit(tmp_path):
     ("cls", "kwargs"),
     [
         (REINFORCE, {"kl_coef": 0.1}),
-        (PPO, {"kl_coef": 0.1, "kl_target": 0.01, "n_epochs": 2, "batch_size": 3, "learning_rate": 1e-3}),
+        (PPO, {"kl_coef": 0.1, "reference_kl_target": 0.01, "n_epochs": 2, "batch_size": 3, "learning_rate": 1e-3}),
     ],
 )
 def test_a_run_that_was_saved_and_resumed_equals_one_that_was_not(tmp_path, cls, kwargs):
@@ -204,7 +204,7 @@ SHARED = {
     "target_kl": 0.5,
     "kl_coef": 0.01,
     "kl_penalty": "k2",
-    "kl_target": 2.0,
+    "reference_kl_target": 2.0,
     "missing_eos_penalty": 0.5,
     "loss_normalization": "sequence",
 }

@@ -394,13 +394,9 @@ def test_bfloat16_trains_against_the_training_forward():
     made = REINFORCE("TokenPolicy", env, small_llama(), seed=0, device="cpu", dtype="bfloat16")
     made.learn(1)
     assert all(p.dtype == torch.float32 for p in made.policy.parameters())
-    fresh, plain = made.sample_episodes(32), policy(made.policy.model)
-    # In the micro-batches that training runs, because a bfloat16 product may depend on the shape of its batch.
-    for index in fresh.micro_batches():
-        rows, actions = fresh.rows[index], fresh.actions[index]
-        with torch.no_grad():
-            assert torch.equal(made.policy.evaluate_actions(rows, actions)[1], fresh.log_probs[index])
-            close(plain.evaluate_actions(rows, actions)[1], fresh.log_probs[index], 0.1)
+    fresh = made.sample_episodes(32)
+    _, log_probs, _ = made.policy.evaluate_actions(fresh.rows, fresh.actions)
+    assert torch.equal(log_probs[fresh.mask], fresh.log_probs[fresh.mask])
 
 
 def test_the_buffer_hands_out_each_episode_once():
@@ -540,7 +536,7 @@ def test_a_model_that_cannot_be_decoded_with_a_cache_is_refused_at_once(name):
 def test_senseless_arguments_are_refused():
     with pytest.raises(ValueError, match="value_function is 'both'; accepted are ..shared., .separate.."):
         policy(value_function="both")
-    with pytest.raises(ValueError, match="dtype is 'float16'; accepted are 'float32', 'bfloat16'"):
+    with pytest.raises(ValueError, match="dtype is 'float16'; accepted are .'float32', 'bfloat16', None."):
         policy(dtype="float16")
     with pytest.raises(ValueError, match="use_sde is for continuous actions"):
         policy(use_sde=True)

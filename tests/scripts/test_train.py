@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import inspect
 import json
 import os
 import re
@@ -20,6 +19,8 @@ from agents import REINFORCE
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.train import command_line, train
 from tests.conftest import small_llama
+from textgym.arguments import arguments_of
+from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.tokenizers import character_tokenizer
 
@@ -128,19 +129,15 @@ def test_every_agent_trains_and_logs_to_its_own_folder(agent, options, updates, 
 
 
 def default_of(algorithm, name):
-    """The default of a constructor's argument, wherever in the family it is named; else the policy's."""
-    for cls in (*algorithm.__mro__, TokenPolicy):
-        parameter = inspect.signature(cls.__init__).parameters.get(name)
-        if parameter is not None:
-            return parameter.default
-    raise AssertionError(f"{algorithm.__name__} takes no {name}")
+    """The default of an agent's argument, wherever in its family it is declared; else the policy's."""
+    return {**arguments_of(TokenModel), **arguments_of(TokenPolicy), **arguments_of(algorithm)}[name].default
 
 
 @pytest.mark.parametrize("agent", COMMANDS)
 def test_the_command_line_has_the_agents_arguments_and_defaults(agent):
     command = COMMANDS[agent](RunArgs(Path("runs")))
     defaults = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name not in ("run", "env")}
-    assert set(command.algorithm.hyperparameters) <= set(defaults)
+    assert set(command.algorithm.hyperparameters()) <= set(defaults)
     explicit = {"dtype": "float32", "seed": 0}  # what None stands for, and a seed in place of none
     assert {name: defaults.pop(name) for name in explicit} == explicit
     defaults |= {name: json.loads(defaults[name]) for name in command.json_arguments if defaults[name] is not None}
@@ -150,7 +147,16 @@ def test_the_command_line_has_the_agents_arguments_and_defaults(agent):
 
 
 def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
-    options = ["--out", str(tmp_path), "--total-timesteps", "300", "--value-function", "separate", "--kl-target", "0.5"]
+    options = [
+        "--out",
+        str(tmp_path),
+        "--total-timesteps",
+        "300",
+        "--value-function",
+        "separate",
+        "--reference-kl-target",
+        "0.5",
+    ]
     train(parse("ppo", model, *options))
     saved = saved_in(tmp_path)
     assert saved["arguments"]["kl_coef"] != 0.05

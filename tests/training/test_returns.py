@@ -60,11 +60,16 @@ def test_baselines():
 def test_group_deviations():
     three = (8 / 3) ** 0.5  # of 1, 3, 5
     torch.testing.assert_close(group_deviations(RETURNS, PROMPTS), torch.tensor([three, three, 5, three, 5]))
-    assert group_deviations(torch.tensor([2.0, 3.0]), torch.tensor([0, 1])).tolist() == [0, 0]
+    assert group_deviations(torch.tensor([2.0, 2.0]), torch.tensor([1, 1])).tolist() == [0, 0]
 
 
-def test_a_group_of_one_has_nothing_to_leave_out():
-    with pytest.raises(ValueError, match="at least two episodes of every prompt"):
-        baselines(torch.ones(3), torch.tensor([0, 0, 1]), "leave_one_out")
+@pytest.mark.parametrize("kind", ["leave_one_out", "mean"])
+def test_a_group_of_one_among_others_has_nothing_to_be_compared_with(kind):
+    message = f"baseline '{kind}' needs at least two episodes of every prompt, and 1 of 2 prompts have one; .*'none'"
+    with pytest.raises(ValueError, match=message):
+        baselines(torch.ones(3), torch.tensor([0, 0, 1]), kind)
+
+
+def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="baseline is 'media'"):
         baselines(torch.ones(3), torch.zeros(3, dtype=torch.int64), "media")

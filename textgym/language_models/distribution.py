@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from textgym.arguments import CheckedArguments, Count, Positive, PositiveShare
 from textgym.mdp import TextMDP
 
 LOWEST = torch.finfo(torch.float32).min
 """Logit of an impossible token: finite, so that entropies and gradients are."""
 
 
-class TokenDistribution(nn.Module):
+class TokenDistribution(CheckedArguments, nn.Module):
     """The env's masks, recomputed from the state, then temperature, top-k and top-p, as transformers orders them.
 
     Args:
@@ -22,13 +23,17 @@ class TokenDistribution(nn.Module):
         top_p: only the most likely tokens with this much probability together remain; None keeps all.
 
     Raises:
-        ValueError: a temperature or top_p that is not positive, a top_k below 1, a top_p above 1.
+        ValueError: a temperature that is not positive, a top_k below 1, a top_p outside (0, 1].
     """
 
-    def __init__(self, mdp: TextMDP, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None):
+    def __init__(
+        self,
+        mdp: TextMDP,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: PositiveShare | None = None,
+    ):
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive (deterministic=True takes the best)")
         self.mdp, self.temperature = mdp, temperature
         self._allowed: torch.Tensor
         self._eos: torch.Tensor

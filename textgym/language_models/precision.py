@@ -7,7 +7,7 @@ would spend most of its time on making these copies. Numbers are those of the au
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Precision = Literal["float32", "bfloat16"]
+"""Of a forward pass: bfloat16 is autocast, trained weights stay float32."""
 
 
 class AutocastCopy:

@@ -10,26 +10,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from textgym.language_models.adapters import add_lora, check_adapters
+from textgym.arguments import AsJSON, CheckedArguments, Count, Named, Positive, PositiveShare
+from textgym.language_models.adapters import add_lora
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
 from textgym.language_models.forward import check_model, episode_hidden, logits_of, memory_advice, state_hidden
 from textgym.language_models.loader import load_model
 from textgym.language_models.log_probs import TokenTerms, by_step, token_terms
-from textgym.language_models.precision import lower_frozen_matrices
+from textgym.language_models.precision import Precision, lower_frozen_matrices
 from textgym.mdp import TextMDP
 
 ValueFunction = Literal["shared", "separate"]
 
 
-class TokenModel(nn.Module):
+class TokenModel(CheckedArguments, nn.Module):
     """The next-token distribution of a causal LM under an MDP's masks, and a value head that starts at zero.
 
     Trained weights are float32; `dtype="bfloat16"` runs the forward passes under autocast.
@@ -42,43 +43,39 @@ class TokenModel(nn.Module):
 
     Args:
         mdp: the MDP of the observations.
-        model: what `textgym.language_models.load_model` accepts; a loaded model is used as it is, not copied.
+        model: a name, a directory, a hub id, or a loaded model, which is used as it is, not copied.
         lora: arguments of `peft.LoraConfig`, or one; only adapters and the value head are trained then.
-        dtype: `"bfloat16"` for autocast, None for float32.
-        value_function: `"shared"`, a head on the language model's last hidden state, or `"separate"`, a head on a copy
+        dtype: `"bfloat16"` runs the forward passes under autocast; None is float32.
+        value_function: `"shared"` puts the value head on the language model's last hidden state, `"separate"` on a copy
             of the model's trunk, so that value gradients leave the policy alone.
-        temperature: of the distribution.
-        top_k: the distribution's k most likely tokens; None keeps all.
-        top_p: the distribution's nucleus; None keeps all.
+        temperature: the policy's logits are divided by it, in sampling and in training.
+        top_k: only the k most likely tokens are possible, in sampling and in training; None keeps all.
+        top_p: only the most likely tokens with this much probability together are possible, in sampling and in
+            training; None keeps all.
         gradient_checkpointing: recompute activations in the backward pass, for less memory and a third more time.
 
     Raises:
-        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or an argument is not
-            among those above.
+        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or a value that an
+            annotation excludes.
     """
 
     def __init__(
         self,
         mdp: TextMDP,
-        model: Any = "tiny",
+        model: Named = "tiny",
         *,
-        lora: Any = None,
-        dtype: str | None = None,
+        lora: AsJSON = None,
+        dtype: Precision | None = None,
         value_function: ValueFunction = "shared",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        temperature: Positive = 1.0,
+        top_k: Count | None = None,
+        top_p: PositiveShare | None = None,
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        if dtype not in (None, "float32", "bfloat16"):
-            raise ValueError(f"dtype is {dtype!r}; accepted are 'float32', 'bfloat16' (autocast) and None (float32)")
-        if value_function not in get_args(ValueFunction):
-            raise ValueError(f"value_function is {value_function!r}; accepted are {list(get_args(ValueFunction))}")
         self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
         self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
-        self.model = load_model(model, dtype="float32")
-        check_adapters(self.model)
+        self.model = load_model(model).float()
         check_model(self.model, mdp)
         check_decoding(self.model, mdp)
         if lora is not None:

@@ -4,7 +4,7 @@ The directory is at the same time an ordinary transformers model with its tokeni
 `AutoModelForCausalLM.from_pretrained(path)` reads it. Beside those files stand `algorithm.json` (hyperparameters,
 counters, the state of every random generator, the MDP), `training.safetensors` (values, optimizer state) and, where the
 reference has no name to load it by, `reference/`. With LoRA the model is peft's adapter files, and `base/` holds the
-model beneath, unless that is on the hub.
+model beneath where it has no name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.importing import require
-from textgym.language_models.adapters import adapter_base, read_adapters, remember_base, save_model
-from textgym.language_models.loader import hub_id, load_model, no_progress_bars
+from textgym.language_models.adapters import load_adapters, save_adapters
+from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
 from textgym.matching import Target
 from textgym.mdp import TextMDP
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from textgym.sb3.episodic import EpisodicAlgorithm
 
 
@@ -153,10 +155,11 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
     tensors |= {name: t for name, t in token_model.state_dict().items() if name.startswith(VALUE_MODULES)}
     tensors |= {f"extra.{name}": tensor for name, tensor in algorithm.extra_tensors().items()}
     env_id, env_kwargs = env_spec(env)
+    names = algorithm.hyperparameters()
     reference = algorithm.reference.model if algorithm.reference is not None else None
     data = {
         "algorithm": type(algorithm).__name__,
-        "arguments": {name: plain(getattr(algorithm, name)) for name in algorithm.hyperparameters}
+        "arguments": {name: plain(getattr(algorithm, name)) for name in names}
         | {"dtype": token_model.dtype, "n_envs": algorithm.n_envs, "num_generations": num_generations(env)}
         | {"policy_kwargs": {n: v for n, v in algorithm.policy_kwargs.items() if n in POLICY_ARGUMENTS}},
         "mdp": dataclasses.asdict(algorithm.mdp),
@@ -165,7 +168,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
         "reference_kept": "model" if reference is not None else "adapters off" if algorithm.reference else "none",
         "env_id": env_id,
         "env_kwargs": env_kwargs,
-        "schedules": [n for n in algorithm.hyperparameters if plain(value := getattr(algorithm, n)) is None and value],
+        "schedules": [n for n in names if plain(value := getattr(algorithm, n)) is None and value],
         "num_timesteps": algorithm.num_timesteps,
         "n_updates": algorithm._n_updates,
         "optimizer": type(policy.optimizer).__name__,
@@ -173,15 +176,18 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm) -> None:
         "random_state": random_state(env),
     }
     with atomic_directory(checkpoint_path(path)) as directory, no_progress_bars():
-        save_model(policy.model, directory, hub_id(algorithm.policy_kwargs["model"], policy.model))
+        if token_model.lora is None:
+            policy.model.save_pretrained(directory)
+        else:
+            save_adapters(policy.model, directory)
+            if not isinstance(algorithm.policy_kwargs["model"], str):
+                save_base(policy.model, directory / "base")
         env.get_attr("tokenizer")[0].to_pretrained().save_pretrained(directory)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(tensors, directory / "training.safetensors")
         if data["reference"] is None and reference is not None:
-            (directory / "reference").mkdir()
-            save_model(reference, directory / "reference")
+            reference.save_pretrained(directory / "reference")
         (directory / "algorithm.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-    remember_base(policy.model, checkpoint_path(path))
 
 
 def plain(value: Any) -> Any:
@@ -191,6 +197,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Target):
         return value.spec
     return None if callable(value) else value
+
+
+def save_base(model: PreTrainedModel, directory: Path) -> None:
+    """Write a model without the adapters that were added to it."""
+    weights = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    empty.save_pretrained(directory, state_dict=weights)
 
 
 def load_checkpoint(
@@ -213,8 +227,8 @@ def load_checkpoint(
     mdp, lora = TextMDP(**fields), None
     if data["adapters"]:
         lora = require("peft", "agents").LoraConfig.from_pretrained(str(path))
-    base = str(path) if lora is None else adapter_base(path)
-    model = load_model(base) if Path(base).is_dir() else base  # the id of a model on the hub is kept
+    base = str(path) if lora is None else adapter_base(path / "adapter_config.json")
+    model = base if lora is not None and not Path(base).is_dir() else load_model(base)  # a name is kept
     made = cls("TokenPolicy", env, model, lora=lora, device=device, _init_setup_model=False, **arguments)
     if env is None:  # what the constructor reads off an env
         made.policy_kwargs |= {"mdp": mdp, "model": model, "lora": lora, "dtype": arguments["dtype"]}
@@ -231,8 +245,7 @@ def load_checkpoint(
         )
     tensors = load_file(path / "training.safetensors", device=str(made.device))
     if lora is not None:
-        read_adapters(made.policy.model, path)
-    remember_base(made.policy.model, path)
+        load_adapters(made.policy.model, path)
     value_weights = {name: t for name, t in tensors.items() if name.startswith(VALUE_MODULES)}
     made.token_model.load_state_dict(made.token_model.state_dict() | value_weights)
     load_optimizer(made.policy.optimizer, tensors, data["param_groups"])

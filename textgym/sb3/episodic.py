@@ -7,7 +7,7 @@ the MDP), and pickled checkpoints.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +17,23 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from textgym.arguments import (
+    AsJSON,
+    CheckedArguments,
+    Count,
+    Named,
+    NonNegative,
+    PositiveOrInfinite,
+    Probability,
+    Seed,
+    arguments_of,
+    check_argument,
+)
+from textgym.language_models.devices import Device
+from textgym.language_models.precision import Precision
 from textgym.language_models.token_model import TokenModel
 from textgym.matching import Target
 from textgym.mdp import TextMDP
@@ -36,7 +50,7 @@ from textgym.training.terms import with_training_terms
 from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
 
-class EpisodicAlgorithm(OnPolicyAlgorithm):
+class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
     """Collects complete episodes, the same number from every env, and evaluates them under a frozen reference model.
 
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
@@ -47,69 +61,69 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     Args:
         policy: `"TokenPolicy"`.
         env: an env id, a TextGym env or vector env, or an SB3 `VecEnv` of them; None to load for prediction only.
-        model: what `load_model` accepts; by default the one of the env's tokenizer.
-        reference: what `load_model` accepts. By default the untrained `model`: a copy, or with `lora` the model
-            without its adapters; an agent whose objective needs no reference keeps none. It is never trained.
-        lora: arguments of `peft.LoraConfig`; adapters are trained in place of the model's weights.
+        model: what is trained: `"tiny"`, `"smollm2-q4"`, a directory, a hub id or a loaded model; None takes the one
+            that the env's tokenizer belongs to.
+        reference: what the KL is measured to, in the same forms. None takes the untrained `model`: a copy, or with
+            `lora` the model without its adapters; an agent whose objective needs no reference keeps none. It is never
+            trained.
+        lora: arguments of `peft.LoraConfig`, such as `{"r": 16}`: adapters are trained in place of the model's weights.
         n_envs: rows of the vector env, where `env` is an id.
-        num_generations: episodes that share a prompt, where `env` is an id.
-        episodes_per_update: episodes per rollout, a multiple of the number of envs; `n_envs` by default.
-        learning_rate: a float or a function of the remaining progress.
-        gamma: discount factor.
-        ent_coef: weight of the entropy bonus.
-        max_grad_norm: gradients are clipped to this norm.
-        micro_batch_size: episodes per forward-backward pass at most; gradients add up to those of the full batch.
-        dtype: `"bfloat16"` for autocast; weights stay float32.
+        num_generations: episodes that share a prompt (a group), where `env` is an id.
+        episodes_per_update: episodes in a rollout, a multiple of the number of rows; None takes one for each row.
+        learning_rate: step size of the optimizer.
+        gamma: discount per token.
+        ent_coef: weight of the entropy bonus, in reward per nat.
+        max_grad_norm: a gradient with a larger norm is scaled down to it; infinity scales none.
+        micro_batch_size: episodes per forward-backward pass at most, to save memory: gradients add up to those of the
+            whole batch. None takes the whole batch.
+        dtype: `"bfloat16"` runs the forward passes under autocast; trained weights stay float32, and so does all where
+            it is None.
         policy_kwargs: further arguments of `TokenPolicy`: `temperature`, `top_k`, `top_p`, `value_function`,
             `gradient_checkpointing`, `optimizer_class`, `optimizer_kwargs`.
-        stats_window_size: as in SB3, as are `tensorboard_log`, `verbose`, `seed` and `device`.
+        stats_window_size: episodes that `rollout/ep_rew_mean` and `rollout/ep_len_mean` are means over.
         tensorboard_log: directory of TensorBoard logs.
-        verbose: 0, 1 or 2.
+        verbose: 0 is silent, 1 and 2 print what stable-baselines3 prints.
         seed: seeds Python, numpy, torch and the env.
-        device: `"auto"`, `"cpu"`, `"cuda"`.
+        device: where the models are; `"auto"` takes a GPU where there is one.
         _init_setup_model: whether to build the model at once.
 
     Raises:
-        ValueError: not a TextGym env, a model that does not fit it, or an `episodes_per_update` that is no multiple.
+        ValueError: a value that an annotation excludes, not a TextGym env, one whose episodes or observations are not
+            whole, a model that does not fit it, or an `episodes_per_update` that is no multiple.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TokenPolicy": TokenPolicy}
     policy: TokenPolicy
     rollout_buffer: EpisodeRolloutBuffer
-    hyperparameters: ClassVar[tuple[str, ...]] = (
-        "episodes_per_update",
-        "learning_rate",
-        "gamma",
-        "ent_coef",
-        "max_grad_norm",
-        "micro_batch_size",
-        "seed",
+    apart: ClassVar[frozenset[str]] = frozenset(
+        {"policy", "env", "model", "reference", "lora", "n_envs", "num_generations", "dtype", "policy_kwargs"}
+        | {"stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
     )
-    """Constructor arguments that a checkpoint keeps; a subclass adds its own."""
+    """Arguments that are no hyperparameters: a checkpoint keeps them in another form, or the next run chooses them."""
 
     def __init__(
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
-        reference: Any = None,
-        lora: Any = None,
-        n_envs: int = 64,
-        num_generations: int = 8,
-        episodes_per_update: int | None = None,
-        learning_rate: float | Schedule = 1e-4,
-        gamma: float = 1.0,
-        ent_coef: float = 0.0,
-        max_grad_norm: float = 1.0,
-        micro_batch_size: int | None = None,
-        dtype: str | None = None,
+        reference: Named = None,
+        lora: AsJSON = None,
+        n_envs: Count = 64,
+        num_generations: Count = 8,
+        episodes_per_update: Count | None = None,
+        learning_rate: NonNegative | Schedule = 1e-4,
+        gamma: Probability = 1.0,
+        ent_coef: NonNegative = 0.0,
+        max_grad_norm: PositiveOrInfinite = 1.0,
+        micro_batch_size: Count | None = None,
+        dtype: Precision | None = None,
         policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
+        stats_window_size: Count = 100,
         tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        verbose: Literal[0, 1, 2] = 0,
+        seed: Seed | None = None,
+        device: Device = "auto",
         _init_setup_model: bool = True,
     ):
         if isinstance(env, str):
@@ -152,6 +166,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self._on_policy = False  # whether the policy still is the one that sampled the rollout
         if _init_setup_model:
             self._setup_model()
+
+    @classmethod
+    def hyperparameters(cls) -> tuple[str, ...]:
+        """The arguments that a checkpoint keeps as they are; each is an attribute of the same name."""
+        return tuple(name for name in arguments_of(cls) if name not in cls.apart)
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -209,6 +228,41 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         known = ("reward", *env.get_attr("scorer")[0].component_names)
         if unknown := [name for name in target.features if name not in known]:
             raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collect and train, as in SB3.
+
+        Args:
+            total_timesteps: tokens to generate; the rollout that reaches them is completed.
+            callback: called at every step of the vector env.
+            log_interval: rollouts between rows of the log.
+            tb_log_name: of the TensorBoard run; the agent's name by default.
+            reset_num_timesteps: False to go on counting.
+            progress_bar: show one (tqdm and rich).
+
+        Raises:
+            ValueError: `total_timesteps` is below 1, or what a rollout or an update raises.
+        """
+        check_argument("total_timesteps", total_timesteps, Count)
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """As SB3's, but not below 0: a last rollout longer than asked for would reverse a falling learning rate."""
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        check_argument("learning_rate", self.lr_schedule(self._current_progress_remaining), NonNegative)
+        super()._update_learning_rate(optimizers)
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int

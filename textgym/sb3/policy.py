@@ -10,8 +10,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from textgym.language_models.token_model import TokenModel, ValueFunction
-from textgym.mdp import TextMDP
+from textgym.language_models.token_model import TokenModel
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 
 
@@ -32,23 +31,14 @@ class TokenPolicy(ActorCriticPolicy):
         observation_space: `Box(0, V, (P + T,), int64)`.
         action_space: `Discrete(V)`.
         lr_schedule: learning rate, a function of the remaining progress.
-        mdp: the env's MDP.
-        model: what `textgym.language_models.load_model` accepts; a loaded model is used as it is, not copied.
-        lora: arguments of `peft.LoraConfig`, or one; only adapters and the value head are trained then.
-        dtype: `"bfloat16"` for autocast, None for float32.
-        value_function: `"shared"`, a head on the language model's last hidden state, or `"separate"`, a head on a copy
-            of the model's trunk, so that value gradients leave the policy alone.
-        temperature: of the distribution.
-        top_k: the distribution's k most likely tokens; None keeps all.
-        top_p: the distribution's nucleus; None keeps all.
-        gradient_checkpointing: recompute activations in the backward pass, for less memory and a third more time.
-        optimizer_class: Adam by default.
-        optimizer_kwargs: its arguments, the learning rate apart.
+        optimizer_class: what takes the gradient steps.
+        optimizer_kwargs: the optimizer's arguments, apart from the learning rate.
         use_sde: refused; state-dependent noise is for continuous actions.
+        **kwargs: `mdp`, the env's MDP, and the other arguments of `TokenModel`.
 
     Raises:
-        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or an argument is not
-            among those above.
+        ValueError: the model cannot play the MDP (`check_model`), no parameter is trainable, or a value that an
+            annotation excludes.
     """
 
     def __init__(
@@ -57,18 +47,10 @@ class TokenPolicy(ActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         *,
-        mdp: TextMDP,
-        model: Any = "tiny",
-        lora: Any = None,
-        dtype: str | None = None,
-        value_function: ValueFunction = "shared",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        gradient_checkpointing: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         use_sde: bool = False,
+        **kwargs: Any,
     ):
         if use_sde:
             raise ValueError("use_sde is for continuous actions; tokens are discrete")
@@ -80,17 +62,7 @@ class TokenPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs or {},
         )
-        self.token_model = TokenModel(
-            mdp,
-            model,
-            lora=lora,
-            dtype=dtype,
-            value_function=value_function,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        self.token_model = TokenModel(**kwargs)
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.token_model.follow(self.optimizer)

@@ -62,7 +62,7 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
         (E,)
 
     Raises:
-        ValueError: `kind` is unknown, or leave-one-out meets a group of one.
+        ValueError: `kind` is unknown, or it compares the episodes of a group, and a group has only one.
     """
     if kind not in get_args(Baseline):
         raise ValueError(f"baseline is {kind!r}; accepted are {list(get_args(Baseline))}")
@@ -71,13 +71,14 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
     _, group = prompt_ids.unique(return_inverse=True)  # (E,)
     sizes = group.bincount()  # (groups,)
     sums = torch.zeros_like(sizes, dtype=returns.dtype).index_add_(0, group, returns)
-    if kind == "mean":
-        return (sums / sizes)[group]
     if sizes.min() < 2:
         raise ValueError(
-            "baseline 'leave_one_out' needs at least two episodes of every prompt; make the env with "
-            "num_generations=2 or more, or choose baseline='mean' or 'none'"
+            f"baseline {kind!r} needs at least two episodes of every prompt, and {int((sizes < 2).sum())} of "
+            f"{len(sizes)} prompts have one; make the env with num_generations=2 or more (baseline 'none' needs no "
+            "groups)"
         )
+    if kind == "mean":
+        return (sums / sizes)[group]
     return (sums[group] - returns) / (sizes[group] - 1)
 
 

@@ -1,0 +1,28 @@
+"""Which devices a model may be put on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+
+from textgym.arguments import Condition
+
+
+class Available(Condition):
+    """A device that this machine has; stable-baselines3 takes the CPU without a word where there is no other."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether torch knows the name, and the device is there."""
+        try:
+            device = torch.device("cpu" if value == "auto" else value)
+        except (RuntimeError, TypeError):
+            return False
+        return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
+
+    def in_words(self) -> str:
+        """The same on every machine, as the docs say it too."""
+        return "'auto', 'cpu', or another device that this machine has"
+
+
+Device = Annotated[torch.device | str, Available()]
