@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     PreTrainedTokenizerFast,
+    pipeline,
 )
 
 from textgym.scorers import RewardModel, ScorerError, make_scorer
@@ -79,6 +80,17 @@ def test_a_label_gives_its_probability():
         np.testing.assert_allclose(scorer.evaluate(BATCH).rewards, expected[:, column], atol=1e-5)
 
 
+def test_regression_with_several_outputs_gives_the_output_itself():
+    model, tokenizer = encoder(num_labels=3, problem_type="regression")
+    expected = torch.stack([logits(model, tokenizer, text) for text in BATCH.texts])
+    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)
+    for label in range(3):
+        rewards = RewardModel(model, tokenizer=tokenizer, label=label).evaluate(BATCH).rewards
+        np.testing.assert_allclose(rewards, expected[:, label], atol=1e-5)
+        given = [{row["label"]: row["score"] for row in rows}[f"LABEL_{label}"] for rows in pipe(BATCH.texts)]
+        np.testing.assert_allclose(rewards, given, atol=1e-5)
+
+
 def test_multi_label_models_give_sigmoids():
     model, tokenizer = encoder(num_labels=2, problem_type="multi_label_classification")
     expected = [logits(model, tokenizer, text).sigmoid()[1].item() for text in BATCH.texts]
@@ -104,7 +116,9 @@ def test_dtype(tmp_path):
     assert scorer.model.dtype == torch.bfloat16
     full = RewardModel(model, tokenizer=tokenizer).evaluate(BATCH).rewards
     np.testing.assert_allclose(scorer.evaluate(BATCH).rewards, full, atol=0.1)
-    assert RewardModel(model, tokenizer=tokenizer, dtype="float64").evaluate(BATCH).rewards == pytest.approx(full)
+    for dtype in ("fp16", "float64", torch.int8):
+        with pytest.raises(ValueError, match="scorer 'reward_model': unknown dtype .*; accepted: float32, "):
+            RewardModel(model, tokenizer=tokenizer, dtype=dtype)
 
 
 def test_chats_go_through_the_reward_models_template():
@@ -125,15 +139,6 @@ def test_chats_go_through_the_reward_models_template():
         RewardModel(model, tokenizer=tokenizer).evaluate(batch)
 
 
-def test_a_text_that_is_too_long():
-    model, tokenizer = encoder()
-    tokenizer.model_max_length = 8
-    with pytest.raises(
-        ScorerError, match="'reward_model': row 0 has 19 tokens, more than the 8 .* 'the film was good'"
-    ):
-        RewardModel(model, tokenizer=tokenizer).evaluate(BATCH)
-
-
 @pytest.mark.parametrize(
     ("num_labels", "arguments", "message"),
     [
@@ -141,6 +146,8 @@ def test_a_text_that_is_too_long():
         (2, {"label": "LABEL_2"}, "no label 'LABEL_2'; did you mean 'LABEL_1'"),
         (2, {"label": 2}, "no label 2"),
         (2, {"label": -1}, "no label -1"),
+        (2, {"label": True}, "no label True"),
+        (2, {"label": 1.0}, "no label 1.0"),
         (1, {"label": 0}, "a single output, so there is no label 0"),
         (1, {"batch_size": 0}, "batch_size is 0"),
     ],

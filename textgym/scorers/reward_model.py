@@ -1,36 +1,50 @@
 """Any transformers sequence-classification model as a scorer: reward models and classifiers alike.
 
-A row's value does not depend on the rows beside it: rows are padded on the right and masked, and a decoder-style model
-is told which token is padding, so that it reads its value at the last real token. The text is tokenised afresh by the
-reward model's own tokenizer. Left out: models that generate their verdict (write a function), and several devices.
+A row's value does not depend on the rows beside it: rows are padded on the right and masked, and a decoder-style model,
+which reads its value at the last token that is not padding, is never told that a row's last token is padding. The text
+is tokenised afresh by the reward model's own tokenizer. Left out: models that generate their verdict (write a
+function), and several devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from textgym.importing import did_you_mean
 from textgym.scorers.base import Generations, Scorer, ScorerError
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RewardModel(Scorer):
     """The value that a sequence-classification model gives to prompt + completion.
 
-    A model with one output gives its logit, as TRL uses reward models. A model with several gives the probability of
-    `label`, as transformers' text-classification pipeline reports it: softmax, or sigmoid where the model's
-    `problem_type` is `"multi_label_classification"`.
+    A model with one output gives its logit, as TRL uses reward models. Of a model with several, `label` names one, and
+    the model's `problem_type` says what is paid, as in transformers' text-classification pipeline:
+
+    - `"regression"`: the output itself, as reward models with several attributes mean it;
+    - `"multi_label_classification"`: its sigmoid, the probability of this label, which excludes no other;
+    - otherwise its share in the softmax over all labels, a probability too.
 
     A text is tokenised with special tokens. Where the prompt is a list of chat messages, the completion is appended as
     the assistant's message, and the whole goes through the chat template of the reward model's tokenizer. An empty text
     without special tokens is read as one padding token.
 
+    A decoder-style model reads its value at a text's last token. Where its config names a padding token, transformers
+    passes over any of these at the end, also if the padding token is the end token and belongs to the text; the value
+    is then the one before it, and so it is here.
+
     Args:
-        model: a directory, a hub id or a loaded model.
+        model: a directory, a hub id or a loaded model. A directory may also hold adapters of a reward model, as peft
+            and TRL save them: with the trained head.
         tokenizer: a directory, a hub id or a loaded tokenizer; by default the model's own.
         label: index or name of the label; required if the model has several, and only then.
         device: where the model runs; None is the CPU, or where a loaded model is.
@@ -39,36 +53,40 @@ class RewardModel(Scorer):
         name: the component's name in `info`.
 
     Raises:
-        ValueError: the label does not fit the model, the tokenizer is missing, has more tokens than the model, or has
-            neither a padding nor an end token; `batch_size` is below 1.
+        ValueError: the model has no trained head for sequence classification (a causal language model has none), the
+            label does not fit it, the dtype is none of those above, the tokenizer is missing, has more tokens than the
+            model, or has neither a padding nor an end token; `batch_size` is below 1.
         OSError: the directory or the hub holds no such model.
-        ImportError: torch or transformers is missing.
+        ImportError: torch, transformers or peft is missing.
     """
 
     def __init__(
         self,
-        model: str | Path | PreTrainedModel,
+        model: str | Path | PreTrainedModel | PeftModel,
         *,
         tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
         label: int | str | None = None,
         device: str | torch.device | None = None,
-        dtype: str | None = None,
+        dtype: str | torch.dtype | None = None,
         batch_size: int = 32,
         name: str = "reward_model",
     ):
         if batch_size < 1:
             raise ValueError(f"scorer {name!r}: batch_size is {batch_size}; it must be at least 1")
         self.name = name
-        self.batch_size = batch_size
         self.tokenizer: Any = _load_tokenizer(name, model, tokenizer)
-        self.model = _load_classifier(model, device, dtype)
-        self._label = _label_index(name, self.model.config, label)
-        self._pad_id = _pad_id(name, self.model.config, self.tokenizer)
-        if len(self.tokenizer) > (size := self.model.get_input_embeddings().weight.shape[0]):
+        self.model = _load_model(name, model, device, dtype)
+        embedded = self.model.get_input_embeddings().weight.shape[0]
+        if len(self.tokenizer) > embedded:
             raise ValueError(
-                f"scorer {name!r}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds {size}; they do "
-                "not belong together"
+                f"scorer {name!r}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds {embedded}; they "
+                "do not belong together"
             )
+        self.batch_size = min(batch_size, embedded - 1)  # so that there is a token that ends none of a batch's rows
+        self._pad_ids = _pad_ids(name, self.model.config, self.tokenizer, embedded, self.batch_size)
+        self._limit = _longest_text(self.model, self.tokenizer)
+        self._logits([self.tokenizer("a")["input_ids"] or self._pad_ids[:1]])  # refuses what is no classifier
+        self._label = _label_index(name, self.model.config, label)
 
     def score(self, generations: Generations) -> torch.Tensor:
         """(n,) float32 logits or probabilities.
@@ -83,16 +101,16 @@ class RewardModel(Scorer):
         values = torch.empty(len(token_ids))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            values[batch] = self._forward([token_ids[row] for row in batch])
+            values[batch] = self._values(self._logits([token_ids[row] for row in batch]))
         return values
 
     def _encode(self, generations: Generations) -> list[list[int]]:
         """Token ids of every row as the reward model reads it, never empty."""
-        encoded = []
+        encoded, texts = [], generations.texts
         contents = generations.table.contents(generations.prompt_ids)
         for row, (content, completion) in enumerate(zip(contents, generations.completions, strict=True)):
             if isinstance(content, str):
-                ids = self.tokenizer(generations.prompts[row] + completion)["input_ids"]
+                ids = self.tokenizer(texts[row])["input_ids"]
             else:
                 if not self.tokenizer.chat_template:
                     raise ScorerError(
@@ -101,28 +119,51 @@ class RewardModel(Scorer):
                 chat = [*content, {"role": "assistant", "content": completion}]
                 text = self.tokenizer.apply_chat_template(chat, tokenize=False)
                 ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template wrote them
-            if len(ids) > (limit := self.tokenizer.model_max_length):
+            if len(ids) > self._limit:
                 raise ScorerError(
-                    f"scorer {self.name!r}: row {generations.rows[row]} has {len(ids)} tokens, more than the {limit} "
-                    f"that its tokenizer allows: {generations.texts[row]!r}"
+                    f"scorer {self.name!r}: row {generations.rows[row]} has {len(ids)} tokens, more than the "
+                    f"{self._limit} that the model reads: {texts[row]!r}"
                 )
-            encoded.append(ids or [self._pad_id])
+            encoded.append(ids or self._pad_ids[:1])
         return encoded
 
-    def _forward(self, rows: list[list[int]]) -> torch.Tensor:
-        """(n,) values of n rows of token ids, on the CPU."""
+    def _logits(self, rows: list[list[int]]) -> torch.Tensor:
+        """(n, labels) float32 logits of n rows of token ids, on the CPU."""
         import torch
 
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [self._pad_id] * (width - len(row)) for row in rows])  # (n, width)
+        config, width, ends = self.model.config, max(map(len, rows)), {row[-1] for row in rows}
+        pad = next((i for i in self._pad_ids if i not in ends), self._pad_ids[0])
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])  # (n, width)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         device = self.model.device
-        with torch.inference_mode():
-            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()  # (n, labels)
-        if self.model.config.num_labels == 1:
-            return logits[:, 0].cpu()
-        several = self.model.config.problem_type == "multi_label_classification"
-        return (logits.sigmoid() if several else logits.softmax(-1))[:, self._label].cpu()
+        with torch.inference_mode(), _padding_is(config.get_text_config(), pad):
+            logits: Any = getattr(self.model(input_ids=ids.to(device), attention_mask=mask.to(device)), "logits", None)
+        shape = None if logits is None else tuple(logits.shape)
+        if shape != (len(rows), config.num_labels):
+            raise ValueError(
+                f"scorer {self.name!r}: the {type(self.model).__name__} is no reward model. For {len(rows)} texts its "
+                f"logits have the shape {shape}, not {len(rows), config.num_labels}; a causal language model, say, has "
+                "no head for that"
+            )
+        return logits.float().cpu()
+
+    def _values(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, labels) logits -> (n,) what is paid for them."""
+        problem = self.model.config.problem_type
+        if logits.shape[1] > 1 and problem != "regression":
+            logits = logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(-1)
+        return logits[:, self._label]
+
+
+@contextmanager
+def _padding_is(config: Any, pad_id: int) -> Iterator[None]:
+    """Tell a model for a while which token is padding."""
+    own = config.pad_token_id
+    config.pad_token_id = pad_id
+    try:
+        yield
+    finally:
+        config.pad_token_id = own
 
 
 def _load_tokenizer(name: str, model: Any, tokenizer: Any) -> Any:
@@ -136,16 +177,13 @@ def _load_tokenizer(name: str, model: Any, tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _load_classifier(model: Any, device: Any, dtype: str | None) -> Any:
-    """The model in eval mode; a loaded one moves only where `device` or `dtype` say so."""
-    if isinstance(model, str | Path):
-        from transformers import AutoModelForSequenceClassification
+def _load_model(name: str, model: Any, device: Any, dtype: Any) -> Any:
+    from textgym.scorers.classifiers import load_classifier
 
-        loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype or "float32")
-        return loaded.to(device or "cpu").eval()
-    import torch
-
-    return model.to(device=device, dtype=getattr(torch, dtype) if dtype else None).eval()
+    try:
+        return load_classifier(model, device, dtype)
+    except ValueError as error:
+        raise ValueError(f"scorer {name!r}: {error}") from error
 
 
 def _label_index(name: str, config: Any, label: int | str | None) -> int:
@@ -160,22 +198,42 @@ def _label_index(name: str, config: Any, label: int | str | None) -> int:
     if label is None:
         raise ValueError(f"scorer {name!r}: the model has {count} labels; choose one with label=..., of {known}")
     index = known.get(label) if isinstance(label, str) else label
-    if index is None or not 0 <= index < count:
+    if not isinstance(index, int | np.integer) or isinstance(index, bool) or not 0 <= index < count:
         raise ValueError(
             f"scorer {name!r}: the model has no label {label!r}{did_you_mean(str(label), known)}; it has {known}"
         )
-    return index
+    return int(index)
 
 
-def _pad_id(name: str, config: Any, tokenizer: Any) -> int:
-    """The padding id; the end token pads where there is none, as TRL does.
+def _pad_ids(name: str, config: Any, tokenizer: Any, embedded: int, batch_size: int) -> list[int]:
+    """What rows may be padded with, the first choice first.
 
-    A decoder-style model takes its value from the last token that is not `config.pad_token_id`, so the config must know
-    what rows are padded with.
+    The token that the model's config names, and no other; an id that is not in the vocabulary (-1 in some) names none.
+    Else the tokenizer's padding token, its end token (as TRL does), or any other: a model without a padding token reads
+    its value at a text's last token, whatever this is, so that rows are padded with a token that ends none of them.
     """
-    text_config = config.get_text_config()
-    for pad_id in (text_config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if pad_id is not None:
-            text_config.pad_token_id = pad_id
-            return pad_id
-    raise ValueError(f"scorer {name!r}: the tokenizer has neither a padding nor an end token; set tokenizer.pad_token")
+    own, *others = (
+        pad_id if pad_id is not None and 0 <= pad_id < embedded else None
+        for pad_id in (config.get_text_config().pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    )
+    if own is not None:
+        return [own]
+    known = [pad_id for pad_id in others if pad_id is not None]
+    if not known:
+        raise ValueError(
+            f"scorer {name!r}: the tokenizer has neither a padding nor an end token; set tokenizer.pad_token"
+        )
+    return [*known, *range(batch_size + 1)]
+
+
+def _longest_text(model: Any, tokenizer: Any) -> int:
+    """How many tokens of a text the model reads: what its tokenizer says, or its positions, if these are fewer."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and positions > 0:  # XLNet has -1, and no limit
+        limits.append(positions)
+    for path, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if path.endswith(".position_embeddings") and padding is not None:  # RoBERTa and its kin count from behind it
+            limits.append(module.num_embeddings - padding - 1)
+    return min(limits)

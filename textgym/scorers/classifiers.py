@@ -1,0 +1,127 @@
+"""Loading sequence-classification models: whole ones, and LoRA ones as peft and TRL save them.
+
+A head that the files do not hold would be drawn at random, and its rewards would be noise that looks like rewards. So
+what transformers reports as missing is refused here, unless saved adapters bring it along.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textgym.importing import require
+from textgym.language_models.loader import _loading, _resolve, _torch_dtype, adapter_base
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "base_model.model."
+"""What peft puts before the names of the tensors that it saves."""
+
+
+def load_classifier(model: Any, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Any:
+    """A sequence-classification model in eval mode.
+
+    Args:
+        model: a directory, a hub id or a loaded model; a directory may hold adapters with their head.
+        device: where the model runs; None is the CPU, or where a loaded model is.
+        dtype: see `textgym.language_models.load_model`; None is float32, or what a loaded model has.
+
+    Raises:
+        ValueError: nothing answers to the name, the files hold no head, or one that does not fit, or the dtype is not
+            one of those that `load_model` accepts.
+        FileNotFoundError: a path leads to no model.
+        ImportError: torch, transformers or peft is missing.
+    """
+    torch = require("torch", "agents")
+    resolved = _torch_dtype(torch, dtype)
+    if isinstance(model, torch.nn.Module):
+        if not hasattr(model, "config"):
+            raise ValueError(f"the {type(model).__name__} is no model of transformers (it has no config)")
+        return model.to(device=device, dtype=resolved).eval()
+    folder = Path(_resolve(model))
+    if (folder / "adapter_config.json").is_file():
+        loaded = _load_adapted(folder, resolved or torch.float32)
+    else:
+        loaded = _load_whole(model, resolved or torch.float32)
+    return loaded.to(device or "cpu").eval()
+
+
+def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] = frozenset(), **config: Any) -> Any:
+    """The model that a name or a directory stands for.
+
+    Args:
+        model: a directory or a hub id.
+        dtype: of its weights.
+        brought: names of the tensors that adapters will bring along.
+        config: changes to its config.
+    """
+    transformers, source = require("transformers", "agents"), _resolve(model)
+    with _loading(model, source), _no_load_report():
+        loaded, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **config,
+        )
+    if missing := sorted(set(report["missing_keys"]) - brought):
+        raise ValueError(
+            f"{str(model)!r} is no reward model: it holds no {missing}, so that this head of a "
+            f"{type(loaded).__name__} would be drawn at random; a causal language model, say, has none. Accepted are "
+            "models that were trained with it"
+        )
+    if report["mismatched_keys"]:
+        key, stored, wanted = sorted(report["mismatched_keys"])[0]
+        raise ValueError(
+            f"{str(model)!r} does not fit its own config.json: {key} has the shape {tuple(stored)}, not {tuple(wanted)}"
+        )
+    return loaded
+
+
+def _load_adapted(folder: Path, dtype: torch.dtype) -> Any:
+    """The model beneath saved adapters, with these and the head that was trained beside them."""
+    peft = require("peft", "agents")
+    from peft.utils.save_and_load import load_peft_weights
+
+    base = adapter_base(folder / "adapter_config.json")
+    saved = {name.removeprefix(PREFIX): t for name, t in load_peft_weights(str(folder), device="cpu").items()}
+    outputs = {len(saved[name]) for name in _sized_by_labels(base) if name in saved}  # bias and weight say the same
+    loaded = _load_whole(base, dtype, frozenset(saved), **({"num_labels": outputs.pop()} if outputs else {}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            return peft.PeftModel.from_pretrained(loaded, str(folder))
+        except UserWarning as error:
+            raise ValueError(f"the adapters in {str(folder)!r} are not complete: {error}") from error
+
+
+def _sized_by_labels(base: str) -> list[str]:
+    """The names of the parameters whose first axis is the number of labels, found by building the model twice."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    shapes = []
+    for num_labels in (1, 2):
+        config = AutoConfig.from_pretrained(_resolve(base), trust_remote_code=False, num_labels=num_labels)
+        with torch.device("meta"):  # nothing is allocated
+            empty = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        shapes.append({name: parameter.shape for name, parameter in empty.named_parameters()})
+    return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Hide transformers' table of missing tensors, which is read here, and restore the user's setting afterwards."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
