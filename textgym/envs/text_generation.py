@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
-from textgym.envs.rendering import ansi, make_live_view
+from textgym.envs.rendering import LiveView, ansi
 from textgym.envs.task import check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
@@ -80,7 +80,7 @@ class TextGenerationEnv(gym.Env[Any, Any]):
         self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer
         self.observation_space, self.action_space = self.mdp.observation_space, self.mdp.action_space
         self.render_mode = render_mode
-        self._view = make_live_view(self.task) if render_mode == "human" else None
+        self._view = LiveView(self.task) if render_mode == "human" else None
         width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
         self._row: IntArray = np.full(width, self.mdp.pad_id, np.int64)
         self._length, self._running, self._return, self._prompt_id = 0, False, 0.0, -1

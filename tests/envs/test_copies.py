@@ -1,0 +1,102 @@
+"""A copy of an env, by `copy.deepcopy` or pickle, goes on as the original does, and the two do not touch each other."""
+
+import copy
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.conftest import CHARACTERS, checksum
+from textgym.wrappers import DiscreteContexts, VectorDiscreteContexts
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
+TEXTS = {**CHARACTERS, "scorer": checksum}
+SINGLE = {
+    "texts": lambda: gym.make("TextGen-v0", **TEXTS),
+    "restricted": lambda: gym.make("TextGen-v0", min_new_tokens=2, banned_tokens=[1], **TEXTS),
+    "human": lambda: gym.make("TextGen-v0", render_mode="human", **TEXTS),
+    "default": lambda: gym.make("TextGen-v0", max_new_tokens=5),
+    "toy": lambda: gym.make("TextGenToy-v0"),
+    "wrapped": lambda: DiscreteContexts(gym.make("TextGenToy-v0")),
+}
+VECTOR = {
+    "texts": lambda mode: gym.make_vec("TextGen-v0", num_envs=4, autoreset_mode=mode, **TEXTS),
+    "groups": lambda mode: gym.make_vec("TextGen-v0", num_envs=4, autoreset_mode=mode, num_generations=2, **TEXTS),
+    "sampler": lambda mode: gym.make_vec(
+        "TextGen-v0", num_envs=4, autoreset_mode=mode, **{**TEXTS, "prompts": "tests.envs.test_copies:draw"}
+    ),
+    "toy": lambda mode: gym.make_vec("TextGenToy-v0", num_envs=4, autoreset_mode=mode),
+    "wrapped": lambda mode: VectorDiscreteContexts(gym.make_vec("TextGenToy-v0", num_envs=4, autoreset_mode=mode)),
+}
+
+
+def draw(rng):
+    """A sampler of prompts."""
+    return "".join(rng.choice(list("abcd"), size=rng.integers(1, 4)))
+
+
+def assert_same(first, second):
+    """Equality of what `reset` and `step` return, infos within infos included."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        first, second = list(first.values()), list(second.values())
+    if isinstance(first, tuple | list):
+        assert len(first) == len(second)
+        for a, b in zip(first, second, strict=True):
+            assert_same(a, b)
+    else:
+        np.testing.assert_array_equal(first, second)
+
+
+def play_single(env, actions):
+    """What a single env returns to `actions`, and a reset wherever an episode ends."""
+    seen = []
+    for action in actions:
+        seen.append(env.step(action))
+        if seen[-1][2]:
+            seen.append(env.reset())
+    return seen
+
+
+def play_vector(env, actions):
+    """What a vector env returns to `actions`, and a reset of all rows once they have ended."""
+    seen = []
+    for row in actions:
+        if not env.unwrapped._num_live:
+            seen.append(env.reset())
+        seen.append(env.step(row))
+    return seen
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("env", SINGLE)
+def test_single(env, how):
+    original = SINGLE[env]()
+    original.reset(seed=3)
+    play_single(original, [2, 3])
+    clone = COPIES[how](original)
+    actions = [2, 3, 0, 2, 3, 3, 2, 4, 2, 0, 3, 4, 2, 3]
+    expected = play_single(copy.deepcopy(original), actions)
+    assert_same(play_single(clone, actions), expected)  # and what the clone did does not show in the original
+    assert_same(play_single(original, actions), expected)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("env", VECTOR)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_vector(env, mode, how, pinned, rng):
+    original = VECTOR[env](mode)
+    texts = env in ("texts", "groups", "sampler")
+    original.reset(seed=3, options={"prompts": ["a", "ab", "d", "a"] if texts else [""] * 4} if pinned else None)
+    play_vector(original, rng.integers(4, size=(2, 4)))
+    clone = COPIES[how](original)
+    actions = rng.integers(5, size=(16, 4))
+    tokens = [row[0][..., -6:] for row in play_vector(clone, actions) if row[0].ndim == 2]
+    assert all((t != original.unwrapped.mdp.pad_id).any() for t in tokens[:1])  # what it writes is seen
+    clone = COPIES[how](original)
+    expected = play_vector(copy.deepcopy(original), actions)
+    assert_same(play_vector(clone, actions), expected)
+    assert_same(play_vector(original, actions), expected)
+    assert_same(clone.unwrapped.render() or (), original.unwrapped.render() or ())
