@@ -19,6 +19,8 @@ def test_importing_textgym_imports_nothing_heavy():
     modules = set(run("import sys, json, textgym; print(json.dumps(sorted(sys.modules)))"))
     heavy = {"torch", "transformers", "stable_baselines3", "tokenizers", "vaderSentiment", "rich"}
     assert not heavy & modules
+    assert "textgym.tasks.constraints" in modules  # words and JSON; the classes that they name come with gym.make
+    assert not {"textgym.envs", "textgym.scorers", "textgym.prompts", "textgym.tokenizers"} & modules
 
 
 def test_the_default_env_needs_no_torch():
