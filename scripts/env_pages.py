@@ -54,15 +54,14 @@ def id_page(task: Task, env: gym.Env[Any, Any]) -> str:
     arguments = arguments_of(task, base)
     parts = [f"# {task.id}\n{NOTE}", fill(task.description), how_to_make(task), "## Spaces", *spaces(env, mdp)]
     parts += ["## Starting state", *starting_state(env.get_wrapper_attr("task").prompts, mdp)]
-    low, high = task.reward_range
-    parts += ["## Reward", fill(task.reward)]
-    parts += [fill(f"It is paid at the end, and lies in [{low:g}, {high:g}]; all other steps pay 0. The scorer:")]
-    parts += [block(scorer_of(task, arguments))]
+    parts += ["## Reward", fill(task.reward), when_paid(task, env), block(scorer_of(task, arguments))]
     parts += ["## Episode end", episode_end(mdp), "## Information", information(task, env)]
     shape = getattr(base, "reference_logits", mdp.is_eos).shape
     parts += ["## Reference model", fill(MODELS[task.model].format(shape=shape, vocab_size=mdp.vocab_size))]
     if task.target is not None:
-        parts += ["## Features and target", features(task), f"The default target:\n\n{block(task.target)}"]
+        where = f'`textgym.tasks.TASKS["{task.id}"].target`'
+        target = f"The target, as `DistributionMatching` takes it ({where}):\n\n{block(task.target)}"
+        parts += ["## Features and target", features(task), target]
     rows = [f"| `{name}` | {default} | {meaning} |" for name, (default, meaning) in arguments.items()]
     parts += ["## Arguments", "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows])]
     parts += ["`gym.make_vec` takes also `autoreset_mode` and `num_generations`."]
@@ -112,6 +111,14 @@ def starting_state(prompts: Any, mdp: TextMDP) -> list[str]:
     first = prompts.contents(range(min(3, prompts.num_prompts)))
     drawn = f"One of {prompts.num_prompts} prompts, drawn uniformly with `np_random`. The first {len(first)}:"
     return [drawn, "\n".join(f"- `{content}`" for content in first)]
+
+
+def when_paid(task: Task, env: gym.Env[Any, Any]) -> str:
+    """At which steps the scorer pays, and how much at least and at most."""
+    low, high = task.reward_range
+    if env.get_wrapper_attr("scorer").per_token:
+        return f"It is paid token by token; the return of an episode lies in [{low:g}, {high:g}]. The scorer:"
+    return f"It is paid at the end, and lies in [{low:g}, {high:g}]; all other steps pay 0. The scorer:"
 
 
 def episode_end(mdp: TextMDP) -> str:

@@ -15,7 +15,7 @@ from scripts.make_docs import ENVS
 from tests.conftest import ENV_IDS, SMOLLM2
 from textgym.envs import TextGenerationEnv, TextGenToyEnv
 from textgym.envs.task import make_task
-from textgym.scorers import make_scorer
+from textgym.scorers import Scorer, make_scorer
 from textgym.tasks import TASKS
 from textgym.tokenizers import make_tokenizer
 
@@ -179,6 +179,10 @@ def test_the_classes_are_all_documented():
         ({"prompts": ["Autumn", "The pond"]}, ["One of 2 prompts", "- `Autumn`\n- `The pond`\n"]),
         ({"prompts": ["Autumn"]}, ["There is one: the prompt `Autumn`."]),
         ({"prompts": "tests.tasks.test_pages:draw"}, ["A prompt that the prompt source samples"]),
+        (
+            {"scorer": "tests.tasks.test_pages:PerToken"},
+            ["It is paid token by token; the return of an episode lies in"],
+        ),
         ({"min_new_tokens": 2}, ["At every step `action_mask`"]),
         ({"eos_token_ids": [2, 7]}, ["token 2 or 7 is end-of-text"]),
         ({"scorer": {"name": "keyword", "words": ["a|b"]}}, ['`{"name": "keyword", "words": ["a\\|b"]}`']),
@@ -197,6 +201,13 @@ def test_the_page_of_any_task_says_what_is_true_of_it(kwargs, sentences):
 def test_an_argument_without_a_row_is_an_error():
     with pytest.raises(ValueError, match=r"no row for \['colour'\]"):
         id_page(dataclasses.replace(TASKS["TextGen-v0"], kwargs={"colour": 1}), gym.make("TextGen-v0"))
+
+
+class PerToken(Scorer):
+    name, per_token = "per_token", True
+
+    def score(self, generations):
+        return [1.0] * len(generations)
 
 
 def draw(rng):
