@@ -138,8 +138,6 @@ class QLearning(CheckedArguments, BaseAlgorithm):
             space = getattr(env, name)
             if not isinstance(space, spaces.Discrete) or space.start != 0:
                 raise ValueError(f"the env's {name} is {space}; tables need Discrete(n), counted from 0")
-        if isinstance(env.unwrapped, TextVecEnv):
-            env.unwrapped.episodes_per_reset = sys.maxsize
         return env if is_vecenv_wrapped(env, VecMonitor) or env.env_is_wrapped(Monitor)[0] else VecMonitor(env)
 
     def _setup_model(self) -> None:

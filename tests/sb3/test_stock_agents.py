@@ -72,10 +72,11 @@ def test_the_adapter_is_the_dummy_vec_env_faster():
                 assert np.array_equal(ours_info[key], theirs_info[key])
 
 
-def test_disabled_rows_wait_for_the_next_reset():
+def test_disabled_rows_wait_for_the_next_reset_where_the_plan_says_so():
     env = TextVecEnv(
         gym.make_vec("TextGen-v0", num_envs=2, autoreset_mode="Disabled", **CHARACTERS, scorer=count_tokens)
     )
+    env.plan(1)
     env.reset()
     obs, _, dones, infos = env.step(np.array([4, 0]))
     assert dones.tolist() == [True, False] and np.array_equal(infos[0]["terminal_observation"], obs[0])

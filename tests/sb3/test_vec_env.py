@@ -14,10 +14,12 @@ N, K, EPISODES = 6, 2, 3
 PROMPTS = ["a", "b", "ab", "ba", "cad", "d", "da", "ccc"]
 
 
+KWARGS = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K}
+
+
 def text_env(restart_together=1, episodes=EPISODES, **kwargs):
-    kwargs = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K, **kwargs}
-    env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode="Disabled", **kwargs))
-    env.episodes_per_reset, env.restart_together = episodes, restart_together
+    env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode="Disabled", **{**KWARGS, **kwargs}))
+    env.plan(episodes, restart_together)
     return env
 
 
@@ -83,12 +85,30 @@ def test_a_reset_begins_anew_in_the_middle_of_everything():
     env.reset()
     for _ in range(4):
         env.step(np.array([4, 0, 0, 4, 0, 1]))
+    env.plan(EPISODES)
     assert [len(episodes) for episodes in run(env)[0]] == [EPISODES] * N
 
 
-def test_one_episode_a_reset_is_the_default():
-    env = text_env()
-    assert TextVecEnv(env.venv).episodes_per_reset == TextVecEnv(env.venv).restart_together == 1
+def test_a_plan_is_for_one_reset_and_without_one_rows_begin_again_by_themselves():
+    env = text_env(episodes=1)
+    env.reset()  # the plan was for this one
+    without = run_steps(env, 40)
+    same_step = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode="SameStep", **KWARGS))
+    assert [len(episodes) for episodes in without] == [len(episodes) for episodes in run_steps(same_step, 40)]
+    assert min(map(len, without)) >= 6
+
+
+def run_steps(env, steps):
+    """The rewards of each row's episodes, as far as they end within so many steps from a reset."""
+    rng, rewards_of = np.random.default_rng(0), [[] for _ in range(N)]
+    env.seed(5)
+    env.reset()
+    for _ in range(steps):
+        _, rewards, dones, infos = env.step(rng.choice(5, N, p=[0.1] * 4 + [0.6]))
+        for i in np.flatnonzero(dones):
+            assert env.venv.unwrapped.mdp.ended(infos[i]["terminal_observation"][None]).all()
+            rewards_of[i].append(rewards[i])
+    return rewards_of
 
 
 @pytest.mark.parametrize("mode", ["Disabled", "SameStep"])

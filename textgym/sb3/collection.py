@@ -31,11 +31,13 @@ def collect(
 
     Returns:
         the fields of `Episodes` that sampling gives, (rounds * envs, ...), or None if `on_step` returned False.
+
+    Raises:
+        ValueError: a wrapper truncated an episode.
     """
     if isinstance(env.unwrapped, TextVecEnv):
-        env.unwrapped.episodes_per_reset = rounds
         # A decode step on a GPU is a graph's replay, a prefill is not, so that several prompts go together.
-        env.unwrapped.restart_together = env.num_envs // 8 if actor.device.type == "cuda" else 1
+        env.unwrapped.plan(rounds, together=env.num_envs // 8 if actor.device.type == "cuda" else 1)
     mdp, n, obs = actor.mdp, env.num_envs, env.reset()
     assert isinstance(obs, np.ndarray)
     rows = np.full((rounds, *obs.shape), mdp.pad_id)
@@ -53,6 +55,8 @@ def collect(
         terms[:, finished[index], index, lengths[index]] = step[:, index]
         for i in np.flatnonzero(dones & live):
             at = finished[i], i
+            if infos[i]["TimeLimit.truncated"]:
+                raise ValueError(f"a wrapper cut an episode off after {lengths[i] + 1} tokens; agents need whole ones")
             rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
             components[at] = [infos[i][name] for name in component_names]
             infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}

@@ -40,6 +40,7 @@ from textgym.mdp import TextMDP
 from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer
 from textgym.sb3.collection import OnStep, collect
+from textgym.sb3.env_checks import check_whole_episodes
 from textgym.sb3.env_model import check_vocabulary, names_a_tokenizer
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.vec_env import TextVecEnv
@@ -127,11 +128,12 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ):
         if isinstance(env, str):
-            env = gym.make_vec(env, num_envs=n_envs, num_generations=num_generations, autoreset_mode="Disabled")
+            env = make_env(env, n_envs, num_generations)
         policy_kwargs = dict(policy_kwargs or {})
         if env is not None:
             env = self._wrap_env(env, verbose)
             policy_kwargs = TokenPolicy.kwargs_for(env, model, lora, dtype, **policy_kwargs)
+            check_whole_episodes(env, policy_kwargs["mdp"])
             if isinstance(reference, str) and names_a_tokenizer(reference):
                 check_vocabulary(env.get_attr("tokenizer")[0], reference)
         OnPolicyAlgorithm.__init__(  # by name: a subclass may also be one of stable_baselines3.PPO
@@ -203,9 +205,10 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         super().set_env(env, force_reset)
 
     def check_env(self, env: VecEnv) -> None:
-        """Refuse an env to go on with, with a ValueError, where its MDP is not the policy's."""
+        """Refuse an env to go on with, with a ValueError, where its MDP is not the policy's, or a wrapper hides it."""
         if (theirs := TokenPolicy.kwargs_for(env, self.policy.model)["mdp"]) != self.mdp:
             raise ValueError(f"the env's MDP is not the policy's: {theirs} != {self.mdp}")
+        check_whole_episodes(env, self.mdp)
 
     def needs_reference(self) -> bool:
         """Whether the objective needs the reference model; without need, none is kept unless one is given."""
@@ -428,3 +431,17 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
             ValueError: it is another algorithm's or another MDP's, or needs an argument that could not be saved.
         """
         return checkpoints.load_checkpoint(cls, path, env, device, kwargs)
+
+
+def make_env(env_id: str, n_envs: int, num_generations: int) -> VectorEnv[Any, Any, Any]:
+    """The vector env of a TextGym id, as agents want it.
+
+    Raises:
+        ValueError: the id is no TextGym env's.
+    """
+    try:
+        return gym.make_vec(env_id, num_envs=n_envs, num_generations=num_generations, autoreset_mode="Disabled")
+    except TypeError as error:
+        if "num_generations" not in str(error):
+            raise
+        raise ValueError(f"{env_id!r} is not a TextGym env: {error}") from error

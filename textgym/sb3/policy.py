@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from textgym.language_models.token_model import TokenModel
+from textgym.sb3.env_checks import check_observations
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 
 
@@ -81,12 +82,14 @@ class TokenPolicy(ActorCriticPolicy):
             **kwargs: the class's other arguments.
 
         Raises:
-            ValueError: not a TextGym env, or a named model whose vocabulary is not the env's.
+            ValueError: not a TextGym env, one with a wrapper that changes observations or actions, or a named model
+                whose vocabulary is not the env's.
         """
         try:
             mdp, tokenizer = (attribute(env, name) for name in ("mdp", "tokenizer"))
         except AttributeError as error:
             raise ValueError(f"{env} is not a TextGym env: it has no TextMDP") from error
+        check_observations(env, mdp)
         if model is None:
             model = default_model(env)
         if isinstance(model, str):

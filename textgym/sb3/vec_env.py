@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,8 @@ class TextVecEnv(VecEnv):
 
     Over an env in `"SameStep"` mode it is an ordinary `VecEnv`: an ended row starts anew, and its last observation is
     `infos[i]["terminal_observation"]`. Over one in `"Disabled"` mode an ended row reports `done` once, in the same
-    form, and then waits. `EpisodicAlgorithm` uses that to collect complete episodes without waste: after a `reset()`
-    every row plays `episodes_per_reset` episodes (1 by default). Rows begin their next one together, as soon as
-    `restart_together` of them wait (1 by default) or nothing else is live.
+    form, and begins its next one as well, unless `plan` says otherwise: `EpisodicAlgorithm` collects complete episodes
+    without waste by letting rows wait that have played theirs.
 
     Args:
         venv: a `TextGenerationVectorEnv`, wrapped or not.
@@ -35,17 +35,27 @@ class TextVecEnv(VecEnv):
             )
         self.venv = venv
         self._same_step = mode is AutoresetMode.SAME_STEP
-        self.episodes_per_reset = self.restart_together = 1
+        self._next_plan = self._plan = sys.maxsize, 1
         self._live, self._played = np.zeros(venv.num_envs, bool), np.zeros(venv.num_envs, np.int64)
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
+    def plan(self, episodes: int, together: int = 1) -> None:
+        """What follows the next `reset`, and that one only; for a vector env in Disabled mode.
+
+        Args:
+            episodes: that every row plays; then it waits.
+            together: rows begin their next episode when this many wait for it, or nothing else is live.
+        """
+        self._next_plan = episodes, together
+
     def reset(self) -> np.ndarray:
-        """Start an episode in every row; seeds and options set before are used once."""
+        """Start an episode in every row; seeds, options and a plan set before are used once."""
         obs, info = self.venv.reset(seed=self._seeds[0], options=self._merged_options())
         self.reset_infos = [row_of(info, i) for i in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
         self._live[:], self._played[:] = True, 0
+        self._plan, self._next_plan = self._next_plan, (sys.maxsize, 1)
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -71,8 +81,9 @@ class TextVecEnv(VecEnv):
         """Begin the waiting rows' next episodes, where it is time to."""
         self._live &= ~dones
         self._played += dones
-        waiting = ~self._live & (self._played < self.episodes_per_reset)
-        if not waiting.any() or (waiting.sum() < self.restart_together and self._live.any()):
+        episodes, together = self._plan
+        waiting = ~self._live & (self._played < episodes)
+        if not waiting.any() or (waiting.sum() < together and self._live.any()):
             return obs
         obs, info = self.venv.reset(options={"reset_mask": waiting})
         self._live |= waiting
