@@ -61,7 +61,9 @@ class Range(Condition):
         return (self.least < value if self.above else self.least <= value) and value <= self.most
 
     def in_words(self) -> str:
-        """Such as "positive", "at least 1" or "in [0, 1]"."""
+        """Such as "positive", "at least 1", "in [0, 1]" or "a finite number"."""
+        if math.isinf(self.least):
+            return "a finite number"
         if math.isinf(self.most):
             return (
                 "positive"
@@ -82,6 +84,7 @@ Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Positive = Annotated[float, Range(0, above=True)]
 PositiveOrInfinite = Annotated[float, Range(0, above=True, finite=False)]
+Finite = Annotated[float, Range(-math.inf)]
 NonNegative = Annotated[float, Range(0)]
 Probability = Annotated[float, Range(0, 1)]
 PositiveShare = Annotated[float, Range(0, 1, above=True)]
@@ -201,8 +204,9 @@ def check_argument(name: str, value: Any, annotation: Any) -> None:
     if all(part is NoneType or get_origin(part) is Literal for part in parts):
         choices = [choice for part in parts for choice in get_args(part) or (None,)]
         raise ValueError(f"{name} is {value!r}; accepted are {choices}")
-    finite = "finite and " if isinstance(value, float) and math.isinf(value) else ""
-    raise ValueError(f"{name} is {value!r}; it must be {finite}{in_words(annotation)}")
+    words = in_words(annotation)
+    finite = "finite and " if isinstance(value, float) and math.isinf(value) and "finite" not in words else ""
+    raise ValueError(f"{name} is {value!r}; it must be {finite}{words}")
 
 
 class CheckedArguments:

@@ -15,9 +15,11 @@ def import_string(path: str, what: str) -> Any:
     """The object that `"module:attribute"` names; modules in the working directory are found too.
 
     Raises:
-        ValueError: the module or the attribute does not exist; `what` names the thing wanted.
+        ValueError: it is no such string, or the module or the attribute does not exist; `what` names the thing wanted.
     """
     module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute or module_name.startswith("."):
+        raise ValueError(f"{what} {path!r} is no import string; one is 'module:attribute'")
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
     try:

@@ -68,8 +68,14 @@ def test_names_must_differ():
     [
         (([],), "needs at least one part"),
         (([Regex("a")], [1, 2]), "has 1 parts, but 2 weights"),
-        (([Regex("a")], [float("inf")]), r"weights \[inf\] are not all finite"),
-        (([Regex("a")], [float("nan")]), r"weights \[nan\] are not all finite"),
+        (([Regex("a")], [float("inf")]), r"weights\[0\] is inf; it must be a finite number"),
+        (([Regex("a"), Length(1)], [1, float("nan")]), r"weights\[1\] is nan; it must be a finite number"),
+        (([Regex("a")], ["2"]), r"weights\[0\] is '2'; it must be a finite number"),
+        (([Regex("a")], [True]), r"weights\[0\] is True; it must be a finite number"),
+        (([Regex("a")], "2"), "weights is '2'; it must be a list"),
+        (([Regex("a")], 2), "weights is 2; it must be a list"),
+        (("sentiment",), "scorers is 'sentiment'; it must be a list"),
+        (({"name": "sentiment"},), r"scorers is \{'name': 'sentiment'\}; it must be a list"),
     ],
 )
 def test_weights_are_checked(arguments, message):
@@ -78,8 +84,9 @@ def test_weights_are_checked(arguments, message):
 
 
 def test_the_threshold_is_checked():
-    with pytest.raises(ValueError, match="the threshold nan is not finite"):
-        Threshold(Regex("a"), at=float("nan"))
+    for at in (float("nan"), float("-inf"), "x", "0.5", None, True):
+        with pytest.raises(ValueError, match=f"scorer 'threshold': at is {at!r}; it must be a finite number"):
+            Threshold(Regex("a"), at=at)
 
 
 def test_an_error_names_the_part():

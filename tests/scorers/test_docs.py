@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from textgym.scorers.registry import SCORERS
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_lists_every_scorer():
+    page = (ROOT / "docs" / "add_a_scorer.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == sorted(SCORERS)
 
 
 def test_the_page_runs(tmp_path):

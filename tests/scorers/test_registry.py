@@ -36,6 +36,13 @@ def test_every_row_names_a_scorer_that_the_package_exports():
     assert all(hasattr(textgym.scorers, name) for name in textgym.scorers.__all__)
 
 
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_first_line_of_a_docstring_says_what_is_paid(name):
+    """It is what `python -m textgym` lists, so it is one whole sentence."""
+    line = scorer_class(name).__doc__.splitlines()[0]
+    assert line.endswith(".") and ". " not in line and len(line) < 100
+
+
 def test_what_is_not_exported():
     with pytest.raises(AttributeError, match="module 'textgym.scorers' has no attribute 'Keywords'"):
         _ = textgym.scorers.Keywords
@@ -65,7 +72,7 @@ def test_naming_a_scorer_imports_no_other():
 
 def test_no_class_imports_its_library_before_it_is_built():
     ours = {path.partition(":")[0] for path in SCORERS.values()}
-    assert modules_after("from textgym.scorers import *") == ours
+    assert modules_after("from textgym.scorers import *") == ours | {"textgym.scorers.event_loop"}
 
 
 @pytest.mark.parametrize("name", SHADOWING, ids=repr)

@@ -149,7 +149,9 @@ def test_chats_go_through_the_reward_models_template():
         (2, {"label": True}, "no label True"),
         (2, {"label": 1.0}, "no label 1.0"),
         (1, {"label": 0}, "a single output, so there is no label 0"),
-        (1, {"batch_size": 0}, "batch_size is 0"),
+        (1, {"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
+        (1, {"batch_size": "8"}, "batch_size is '8'; it must be an integer"),
+        (1, {"batch_size": 2.5}, "batch_size is 2.5; it must be an integer"),
     ],
 )
 def test_arguments_are_checked(num_labels, arguments, message):

@@ -31,7 +31,14 @@ def test_contract():
 
 
 @pytest.mark.parametrize(
-    "weights", [{"a": 1.0}, {-1: 1.0}, {1: float("nan")}, {1: "x"}, {1: 1.0, "1": 2.0}, {1.5: 1.0}, [1.0, 2.0]]
+    "weights",
+    [
+        *({key: 1.0} for key in ("a", -1, 1.5, True)),
+        *({1: weight} for weight in (float("nan"), "x", "1", True, None)),
+        {1: 1.0, "1": 2.0},
+        [1.0, 2.0],
+    ],
+    ids=str,
 )
 def test_weights_that_are_refused(weights):
     with pytest.raises(ValueError, match="scorer 'token_counts': weights is .*; it must map"):

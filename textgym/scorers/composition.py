@@ -6,17 +6,20 @@ Sums and thresholds only: they are what a JSON spec needs. Any other combination
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from textgym.arguments import Finite, check_argument
 from textgym.scorers.base import FloatArray, Generations, Scorer, Scores, check_finite
 from textgym.scorers.registry import make_scorer
 
 
 class WeightedSum(Scorer):
-    """sum_i w_i r_i of several scorers. The components are those of the parts; the sum itself is the reward.
+    """The weighted sum of several scorers, sum_i w_i r_i.
+
+    The components are those of the parts; the sum itself is the reward.
 
     If any part pays per token, so does the sum; parts that do not then pay at the end, and 0 before.
 
@@ -26,20 +29,20 @@ class WeightedSum(Scorer):
         name: the scorer's name in errors.
 
     Raises:
-        ValueError: no part, another number of weights than of parts, a weight that is not finite, or two components of
-            one name.
+        ValueError: no part, another number of weights than of parts, a weight that is no finite number, or two
+            components of one name.
     """
 
     def __init__(self, scorers: Sequence[Any], weights: Sequence[float] | None = None, *, name: str = "weighted_sum"):
         self.name = name
-        self.scorers = [make_scorer(scorer) for scorer in scorers]
-        self.weights = [1.0] * len(self.scorers) if weights is None else [float(weight) for weight in weights]
+        self.scorers = [make_scorer(scorer) for scorer in _items(name, "scorers", scorers)]
+        self.weights = [1.0] * len(self.scorers) if weights is None else _items(name, "weights", weights)
         if not self.scorers:
             raise ValueError(f"scorer {name!r} needs at least one part")
         if len(self.weights) != len(self.scorers):
             raise ValueError(f"scorer {name!r} has {len(self.scorers)} parts, but {len(self.weights)} weights")
-        if not np.isfinite(self.weights).all():
-            raise ValueError(f"scorer {name!r}: the weights {self.weights} are not all finite")
+        for index, weight in enumerate(self.weights):
+            check_argument(f"scorer {name!r}: weights[{index}]", weight, Finite)
         _refuse_duplicates(name, self.component_names)
         self.per_token = any(scorer.per_token for scorer in self.scorers)
 
@@ -64,9 +67,9 @@ class WeightedSum(Scorer):
 
 
 class Threshold(Scorer):
-    """1.0 where a scorer's value is at least `at`, else 0.0. The scorer's own components stay visible.
+    """1.0 where another scorer's value is at least `at`, else 0.0.
 
-    A token scorer's payments are compared one by one.
+    That scorer's own components stay visible. A token scorer's payments are compared one by one.
 
     Args:
         scorer: anything that `make_scorer` accepts.
@@ -74,14 +77,13 @@ class Threshold(Scorer):
         name: the component's name in `info`; by default `"<scorer's name>>=<at>"`, such as `"sentiment>=0.5"`.
 
     Raises:
-        ValueError: the threshold is not finite, or `name` is a component of the scorer already.
+        ValueError: the threshold is no finite number, or `name` is a component of the scorer already.
     """
 
     def __init__(self, scorer: Any, at: float, *, name: str | None = None):
         self.scorer = make_scorer(scorer)
+        check_argument(f"scorer {'threshold' if name is None else name!r}: at", at, Finite)
         self.name = f"{self.scorer.name}>={at:g}" if name is None else name
-        if not np.isfinite(at):
-            raise ValueError(f"scorer {self.name!r}: the threshold {at} is not finite")
         self.at = at
         _refuse_duplicates(self.name, self.component_names)
         self.per_token = self.scorer.per_token
@@ -101,6 +103,13 @@ class Threshold(Scorer):
         paid = generations.ended | self.per_token  # the 0 of an unfinished row is no value to compare
         passed = (paid & (scores.rewards >= self.at)).astype(np.float64)
         return Scores(passed, {self.name: passed, **scores.components})
+
+
+def _items(name: str, argument: str, given: Iterable[Any]) -> list[Any]:
+    """What was given as a list; a text or a dict could be taken for one of its letters or keys."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"scorer {name!r}: {argument} is {given!r}; it must be a list")
+    return list(given)
 
 
 def _refuse_duplicates(name: str, components: Sequence[str]) -> None:

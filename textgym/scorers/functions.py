@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from textgym.arguments import check_argument
 from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Generations, Scorer, ScorerError
 from textgym.scorers.event_loop import wait
@@ -21,7 +22,7 @@ GIVEN = ("prompts", "completions", "completion_ids")
 
 
 class FunctionScorer(Scorer):
-    """The value of a function.
+    """The value of a Python function, called as TRL's trainers call reward functions.
 
     Args:
         function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
@@ -44,6 +45,7 @@ class FunctionScorer(Scorer):
             raise ValueError(f"a scorer function must be callable, not {found!r}")
         self.function: Callable[..., Any] = found
         self.name = _default_name(found) if name is None else name
+        check_argument(f"scorer {self.name!r}: conversational", conversational, bool)
         self.conversational = conversational
         parameters = _parameters(self.name, found)
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class LogProb(Scorer):
-    """log P_ref(a_t | s_t) of the newest token, in nats, paid at every step; so the return is log P_ref(x | prompt).
+    """log P_ref(a_t | s_t) of the newest token by a language model, in nats, paid at every step.
+
+    So the return is log P_ref(x | prompt).
 
     The env's token ids go into the model as they are, so env and model must share a tokenizer. P_ref is the softmax of
     the model's first V logits; the env's token restrictions are not applied to it. The model is frozen: it must not be

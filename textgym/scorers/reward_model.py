@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textgym.arguments import Count, check_argument
 from textgym.importing import did_you_mean
 from textgym.scorers.base import Generations, Scorer, ScorerError
 
@@ -71,8 +72,7 @@ class RewardModel(Scorer):
         batch_size: int = 32,
         name: str = "reward_model",
     ):
-        if batch_size < 1:
-            raise ValueError(f"scorer {name!r}: batch_size is {batch_size}; it must be at least 1")
+        check_argument(f"scorer {name!r}: batch_size", batch_size, Count)
         self.name = name
         self.tokenizer: Any = _load_tokenizer(name, model, tokenizer)
         self.model = _load_model(name, model, device, dtype)

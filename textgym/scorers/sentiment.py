@@ -6,7 +6,9 @@ from textgym.scorers.base import Generations, Scorer
 
 
 class Sentiment(Scorer):
-    """VADER's compound score of prompt + completion, in [-1, 1]; above 0.05 is usually read as positive.
+    """VADER's compound score of prompt + completion, in [-1, 1].
+
+    Above 0.05 is usually read as positive.
 
     The compound score is s / sqrt(s² + 15), where s is the sum of the words' valences after VADER's rules for negation,
     emphasis and contrast. A text without sentiment words gives 0.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from textgym.arguments import Count, Finite, accepts, check_argument
 from textgym.scorers.base import FloatArray, Generations, Scorer
 
 
@@ -22,12 +23,12 @@ class Keyword(Scorer):
         name: the component's name in `info`.
 
     Raises:
-        ValueError: no word, or an empty one.
+        ValueError: no word, or an empty one; `case_sensitive` is neither True nor False.
     """
 
     def __init__(self, words: str | Sequence[str], *, case_sensitive: bool = False, name: str = "keyword"):
         self.name = name
-        self._pattern = _any_word(name, words, case_sensitive)
+        self._pattern = _any_word(name, "words", words, case_sensitive)
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) 0.0 or 1.0."""
@@ -35,10 +36,10 @@ class Keyword(Scorer):
 
 
 class MoreWords(Scorer):
-    """1.0 if the completion has more of some words than of some others, else 0.0; a tie, so also 0 to 0, is 0.0.
+    """1.0 if the completion has more of some words than of some others, else 0.0.
 
-    Every occurrence of a whole word counts, as `Keyword` understands it. "she" over "he" tells texts about women from
-    all other texts.
+    A tie, so also 0 to 0, is 0.0. Every occurrence of a whole word counts, as `Keyword` understands it. "she" over "he"
+    tells texts about women from all other texts.
 
     Args:
         words: the words that are to prevail, or a single one.
@@ -47,7 +48,7 @@ class MoreWords(Scorer):
         name: the component's name in `info`.
 
     Raises:
-        ValueError: no word, or an empty one.
+        ValueError: no word, or an empty one; `case_sensitive` is neither True nor False.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class MoreWords(Scorer):
         name: str = "more_words",
     ):
         self.name = name
-        self._words, self._others = (_any_word(name, listed, case_sensitive) for listed in (words, than))
+        self._words = _any_word(name, "words", words, case_sensitive)
+        self._others = _any_word(name, "than", than, case_sensitive)
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) 0.0 or 1.0."""
@@ -82,6 +84,7 @@ class Regex(Scorer):
     """
 
     def __init__(self, pattern: str, *, name: str = "regex"):
+        check_argument(f"scorer {name!r}: pattern", pattern, str)
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
@@ -97,19 +100,20 @@ class Regex(Scorer):
 
 
 class Length(Scorer):
-    """-|n - target| / target for a completion of n tokens, EOS included: 0 at the target, -1 at n = 0 and 2 target.
+    """-|n - target| / target for a completion of n tokens, EOS included.
+
+    It is 0 at the target, and -1 at n = 0 and n = 2 target.
 
     Args:
         target: the number of tokens wanted, at least 1.
         name: the component's name in `info`.
 
     Raises:
-        ValueError: the target is below 1.
+        ValueError: the target is no integer, or below 1.
     """
 
     def __init__(self, target: int, *, name: str = "length"):
-        if target < 1:
-            raise ValueError(f"scorer {name!r}: target is {target}; it must be at least 1")
+        check_argument(f"scorer {name!r}: target", target, Count)
         self.name = name
         self.target = target
 
@@ -119,7 +123,9 @@ class Length(Scorer):
 
 
 class TokenCounts(Scorer):
-    """sum_t w[x_t] over the tokens x_t of a completion, EOS included; tokens without a weight count 0.
+    """The sum of the weights of a completion's tokens, EOS included.
+
+    It is sum_t w[x_t] over the tokens x_t; tokens without a weight count 0.
 
     With the weights {1: 1.0, 3: -0.5} the completion 1, 1, 3, EOS scores 1.5.
 
@@ -134,10 +140,11 @@ class TokenCounts(Scorer):
     def __init__(self, weights: Mapping[int | str, float], *, name: str = "token_counts"):
         self.name = name
         try:
-            read = {int(str(key)): float(weight) for key, weight in weights.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+            read = {int(str(key)): weight for key, weight in weights.items()}
+        except (AttributeError, ValueError) as error:
             raise ValueError(f"scorer {name!r}: weights is {weights!r}; it must map token ids to numbers") from error
-        if len(read) < len(weights) or min(read, default=0) < 0 or not np.isfinite(list(read.values())).all():
+        finite = all(accepts(Finite, weight) for weight in read.values())
+        if len(read) < len(weights) or min(read, default=0) < 0 or not finite:
             raise ValueError(
                 f"scorer {name!r}: weights is {weights!r}; it must map token ids (0 or more, each only once) to finite "
                 "numbers"
@@ -158,10 +165,11 @@ class TokenCounts(Scorer):
         return by_id[generations.observations[:, mdp.max_prompt_tokens :]].sum(-1)
 
 
-def _any_word(name: str, words: str | Sequence[str], case_sensitive: bool) -> re.Pattern[str]:
+def _any_word(name: str, argument: str, words: str | Sequence[str], case_sensitive: bool) -> re.Pattern[str]:
     """A pattern that matches each of the words, whole: no letter, digit or underscore directly before or after it."""
-    listed = [words] if isinstance(words, str) else list(words)
-    if not listed or not all(isinstance(word, str) and word for word in listed):
-        raise ValueError(f"scorer {name!r} needs at least one non-empty word, not {words!r}")
+    check_argument(f"scorer {name!r}: case_sensitive", case_sensitive, bool)
+    listed = [words] if isinstance(words, str) else words
+    if not isinstance(listed, Sequence) or not listed or not all(isinstance(word, str) and word for word in listed):
+        raise ValueError(f"scorer {name!r}: {argument} is {words!r}; it must be a word, or a list of one or more")
     any_word = "|".join(map(re.escape, listed))
     return re.compile(rf"(?<!\w)(?:{any_word})(?!\w)", 0 if case_sensitive else re.IGNORECASE)
