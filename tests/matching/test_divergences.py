@@ -57,7 +57,7 @@ def distribution(seed, zeros=(), size=12):
 def test_f_is_its_formula(name, alpha):
     with localcontext(prec=60):
         expected = [as_float(formula(name, alpha)(Decimal(s).exp())) for s in LOG_T]
-    values = make_divergence(name, alpha).f(tensor(LOG_T)).tolist()
+    values = make_divergence(name, alpha).terms(tensor(LOG_T), tensor([0.0] * len(LOG_T))).tolist()  # at p = 1
     assert values == pytest.approx(expected, rel=1e-11, abs=1e-15)
     assert values[LOG_T.index(0)] == 0
 
@@ -107,6 +107,20 @@ def test_exact_values(name, alpha):
             pairs = [(a, b) for a, b in zip(log_pi.exp().tolist(), log_p.exp().tolist(), strict=True) if a + b]
             assert value == pytest.approx(direct(name, alpha, *zip(*pairs, strict=True)), rel=1e-12)
             assert value > 0.01
+
+
+@pytest.mark.parametrize(("name", "alpha"), DIVERGENCES)
+def test_exact_values_beyond_the_range_of_floats(name, alpha):
+    masses = [(0.75, -1.0), (-300.0, -200.0), (0.2, -800.0), (-800.0, 0.1), (-2000.0, -1500.0)]  # below 0: logs
+    a, b = (tensor([math.log(m) if m > 0 else m for m in column]) for column in zip(*masses, strict=True))
+    with localcontext(prec=60):
+        f = formula(name, alpha)
+        pairs = [(Decimal(x).exp(), Decimal(y).exp()) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+        expected = as_float(sum(p * f(pi / p) for pi, p in pairs))
+    a.requires_grad_()
+    value = make_divergence(name, alpha).exact(a, b)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.grad(value, a)[0].isfinite().all() or expected == INF
 
 
 @pytest.mark.parametrize(("name", "alpha"), DIVERGENCES)

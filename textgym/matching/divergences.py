@@ -5,6 +5,7 @@
 (Go et al. 2023, arXiv 2302.08215), so minimising it is a policy gradient with the pseudo-reward -f'(t). Adding
 c (t - 1) to f leaves D_f as it is and shifts f' by c, so a pseudo-reward is known up to a constant; here it is always
 the *centred* one, f'(1) - f'(t), which vanishes where pi = p. Everything works in log t: log t = +inf is p(x) = 0.
+The terms p f(pi / p) are written so that no factor leaves the range of floats where the term itself does not.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 Function = Callable[[torch.Tensor], torch.Tensor]
+Terms = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 DivergenceName = Literal[
     "forward_kl",
     "reverse_kl",
@@ -36,14 +38,14 @@ class Divergence:
 
     Attributes:
         name: as in `make_divergence`.
-        f: log t -> f(t), of any shape; f(1) = 0.
+        terms: (log pi, log p) -> p f(pi / p), of any shape; log pi may be -inf, log p is finite. f(1) = 0.
         pseudo_reward: log t -> f'(1) - f'(t), of any shape; exact at +inf.
         slope_at_infinity: f'(inf), what a unit of pi's mass costs where p = 0; `math.inf` where that is not allowed.
         alpha: the parameter of `"alpha"`, else None.
     """
 
     name: str
-    f: Function = field(repr=False)
+    terms: Terms = field(repr=False)
     pseudo_reward: Function = field(repr=False)
     slope_at_infinity: float
     alpha: float | None = None
@@ -64,45 +66,77 @@ class Divergence:
             a scalar, inf where the divergence is.
         """
         support = log_p > -math.inf
-        inside = log_p[support]
-        value = (inside.exp() * self.f(log_pi[support] - inside)).sum()
+        value = self.terms(log_pi[support], log_p[support]).sum()
         outside = log_pi[~support].exp().sum()
         return value + self.slope_at_infinity * outside if outside > 0 else value
 
 
-def _jensen_shannon(log_t: torch.Tensor) -> torch.Tensor:
-    t = log_t.exp()
-    return -torch.special.entr(t) - (1 + t) * (softplus(log_t) - math.log(2))
+def _relative(log_pi: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+    """Log t = log pi - log p; where pi is 0 the least float, whose product with pi is 0."""
+    return (log_pi - log_p).clamp(min=torch.finfo(log_pi.dtype).min)
+
+
+def _forward_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return b.exp() * (b - a)
+
+
+def _reverse_kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a.exp() * _relative(a, b)
+
+
+def _jensen_shannon(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    s, log_2 = _relative(a, b), math.log(2)
+    return a.exp() * (log_2 - softplus(-s)) + b.exp() * (log_2 - softplus(s))  # to the mixture of both
+
+
+def _total_variation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(a, b).exp() * -torch.expm1(-(a - b).abs()) / 2
+
+
+def _chi2_forward(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    distance = (a - b).abs()
+    return (b + distance).exp() * torch.expm1(-distance) ** 2  # (p - pi)^2 / pi
+
+
+def _chi2_reverse(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (b + 2 * relu(a - b)).exp() * torch.expm1(-(a - b).abs()) ** 2  # (pi - p)^2 / p
+
+
+def _squared_hellinger(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.maximum(a, b).exp() * torch.expm1(-(a - b).abs() / 2) ** 2
 
 
 def _alpha(alpha: float) -> Divergence:
     """Amari's family: (t^alpha - alpha t - 1 + alpha) / (alpha (alpha - 1)), its two ends by continuity."""
     if alpha == 0:
-        return Divergence("alpha", lambda s: torch.expm1(s) - s, lambda s: torch.expm1(-s), 1.0, alpha)
-    if alpha == 1:
         return Divergence(
-            "alpha", lambda s: -torch.special.entr(s.exp()) - torch.expm1(s), lambda s: -s, math.inf, alpha
+            "alpha", lambda a, b: _forward_kl(a, b) + a.exp() - b.exp(), lambda s: torch.expm1(-s), 1.0, alpha
         )
+    if alpha == 1:
+        return Divergence("alpha", lambda a, b: _reverse_kl(a, b) - a.exp() + b.exp(), lambda s: -s, math.inf, alpha)
 
-    def f(log_t: torch.Tensor) -> torch.Tensor:
-        return (torch.expm1(alpha * log_t) - alpha * torch.expm1(log_t)) / (alpha * (alpha - 1))
+    def terms(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        # where pi > p, by symmetry: alpha of (pi, p) is 1 - alpha of (p, pi)
+        distance, power = (a - b).abs(), torch.where(a > b, a.new_tensor(1 - alpha), alpha)
+        powers = torch.expm1(-power * distance) - power * torch.expm1(-distance)
+        return torch.maximum(a, b).exp() * powers / (alpha * (alpha - 1))
 
     def pseudo_reward(log_t: torch.Tensor) -> torch.Tensor:
         return torch.expm1((alpha - 1) * log_t) / (1 - alpha)
 
-    return Divergence("alpha", f, pseudo_reward, 1 / (1 - alpha), alpha)
+    return Divergence("alpha", terms, pseudo_reward, 1 / (1 - alpha), alpha)
 
 
 DIVERGENCES = {
     d.name: d
     for d in (
-        Divergence("forward_kl", lambda s: -s, lambda s: torch.expm1(-s), 0.0),
-        Divergence("reverse_kl", lambda s: -torch.special.entr(s.exp()), lambda s: -s, math.inf),
+        Divergence("forward_kl", _forward_kl, lambda s: torch.expm1(-s), 0.0),
+        Divergence("reverse_kl", _reverse_kl, lambda s: -s, math.inf),
         Divergence("jensen_shannon", _jensen_shannon, lambda s: softplus(-s) - math.log(2), math.log(2)),
-        Divergence("total_variation", lambda s: torch.expm1(s).abs() / 2, lambda s: -s.sign() / 2, 0.5),
-        Divergence("chi2_forward", lambda s: (2 * torch.sinh(s / 2)) ** 2, lambda s: torch.expm1(-2 * s), 1.0),
-        Divergence("chi2_reverse", lambda s: torch.expm1(s) ** 2, lambda s: -2 * torch.expm1(s), math.inf),
-        Divergence("squared_hellinger", lambda s: torch.expm1(s / 2) ** 2, lambda s: torch.expm1(-s / 2), 1.0),
+        Divergence("total_variation", _total_variation, lambda s: -s.sign() / 2, 0.5),
+        Divergence("chi2_forward", _chi2_forward, lambda s: torch.expm1(-2 * s), 1.0),
+        Divergence("chi2_reverse", _chi2_reverse, lambda s: -2 * torch.expm1(s), math.inf),
+        Divergence("squared_hellinger", _squared_hellinger, lambda s: torch.expm1(-s / 2), 1.0),
     )
 }
 NAMES: tuple[str, ...] = get_args(DivergenceName)
