@@ -21,6 +21,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.match_report import entropy_per_token, variety
 from agents.proposals import PROPOSALS
 from textgym.arguments import Count, NonNegative, Positive, Probability, Written
 from textgym.matching import (
@@ -29,21 +30,18 @@ from textgym.matching import (
     LogPartition,
     Target,
     WeightedSample,
-    effective_sample_size,
     estimate,
-    jackknife,
+    fit_to_reference,
     make_divergence,
     make_target,
 )
-from textgym.metrics import distinct_n, self_bleu
 from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
 from textgym.training import Actor, Episodes, TokenTerms
 from textgym.training.losses import policy_gradient_loss, value_loss
 
-Baseline = Literal["none", "leave_one_out", "value"]
+MatchingBaseline = Literal["none", "leave_one_out", "value"]
 ProposalName = Literal["on_policy", "mixture", "adaptive"]
 DEFAULT_TARGET = {"name": "rlhf", "beta": 0.1}
-LEAST_EFFECTIVE_SAMPLES = 25
 
 
 class DistributionMatching(EpisodicAlgorithm):
@@ -74,8 +72,9 @@ class DistributionMatching(EpisodicAlgorithm):
 
     Raises:
         ValueError: a value that an annotation excludes, a target with zeros under a divergence that is infinite there,
-            a feature that the env does not report, a prompt source without end, an odd number of envs with the mixture;
-            while training starts, a target that the reference's samples show to be infeasible.
+            a feature that the env does not report, a prompt source without end, too few episodes of a prompt for
+            leave-one-out, an odd number of envs with the mixture, top-k or top-p; while training starts, a target that
+            the reference's samples show to be infeasible.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class DistributionMatching(EpisodicAlgorithm):
         target: Annotated[Target | Mapping[str, Any], Written.JSON] = DEFAULT_TARGET,
         divergence: DivergenceName = "jensen_shannon",
         alpha: Probability | None = None,
-        baseline: Baseline = "leave_one_out",
+        baseline: MatchingBaseline = "leave_one_out",
         proposal: ProposalName = "mixture",
         cap: Positive | None = 10.0,
         initial_episodes: Count = 2048,
@@ -102,13 +101,17 @@ class DistributionMatching(EpisodicAlgorithm):
         self.vf_coef = vf_coef
 
     def _setup_model(self) -> None:
-        super()._setup_model()
-        assert self.reference is not None
         if self.proposal == "mixture" and self.n_envs % 2:
             raise ValueError(f"the mixture gives every other row to the reference; n_envs={self.n_envs} is odd")
-        self._proposal = PROPOSALS[self.proposal](self.token_model, self.reference, self.micro_batch_size)
         if self.env is not None:
             self.partition = LogPartition(self._num_prompts(self.env))
+        super()._setup_model()
+        assert self.reference is not None
+        self.token_model.distribution.refuse_truncation(
+            "a truncated policy cannot write all texts of the reference, so importance weights and Z would be wrong; "
+            "leave it off while training"
+        )
+        self._proposal = PROPOSALS[self.proposal](self.token_model, self.reference, self.micro_batch_size)
 
     def _check_zeros(self, target: Target) -> None:
         if target.has_zeros and not self.f_divergence.finite_on_zeros:
@@ -130,15 +133,21 @@ class DistributionMatching(EpisodicAlgorithm):
         self.target, self.partition = target, LogPartition(len(self.partition.counts))
 
     def check_env(self, env: VecEnv) -> None:
-        """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and report the target's features."""
+        """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and suit target and baseline."""
         super().check_env(env)
-        LogPartition(self._num_prompts(env)).load(self.partition.tensors())  # raises where the numbers differ
+        number, known = self._num_prompts(env), len(self.partition.counts)
+        if number != known:
+            raise ValueError(f"Z was estimated for {known} prompts, the env has {number}")
 
     def _num_prompts(self, env: VecEnv) -> int:
+        """The number of the env's prompts, once the env is known to suit the target and the baseline."""
         self.check_features(self.target, env)
         number: int | None = env.get_attr("task")[0].prompts.num_prompts
         if number is None:
             raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
+        if self.baseline == "leave_one_out":  # among the episodes of a rollout that surely share a prompt
+            generations = env.get_attr("num_generations")[0] if env.has_attr("num_generations") else 1
+            PROPOSALS[self.proposal].check_groups(self.episodes_per_update if number == 1 else generations)
         return number
 
     def collect_rollouts(  # type: ignore[override]
@@ -164,25 +173,14 @@ class DistributionMatching(EpisodicAlgorithm):
         if self.partition.counts.any():
             return
         episodes = self.reference_episodes() if episodes is None else episodes
-        features, prompts = self.features(episodes), episodes.prompt_ids
-        target = self.target.fit(features, torch.zeros_like(features["reward"]), prompts)
-        log_weights = target.log_weights(features)
-        if torch.isneginf(log_weights).all():
-            raise ValueError(
-                f"none of {len(episodes)} samples of the reference satisfies the target {target.spec}; raise "
-                "initial_episodes, or begin from a model that sometimes does"
-            )
-        size = effective_sample_size(log_weights)
-        if target is not self.target and size < LEAST_EFFECTIVE_SAMPLES:
-            raise ValueError(
-                f"the coefficients of {target.spec} rest on {size:.1f} effective samples of {len(episodes)}; "
-                "raise initial_episodes, or choose means nearer to the reference's"
-            )
-        self.target = target
-        self.partition.add(prompts, log_weights)  # P / a
+        self.target, log_weights = fit_to_reference(self.target, self.features(episodes), episodes.prompt_ids)
+        self.partition.add(episodes.prompt_ids, log_weights)  # P / a
 
     def reference_episodes(self) -> Episodes:
-        """About `initial_episodes` samples of the reference, of every prompt the same number."""
+        """About `initial_episodes` samples of the reference, of every prompt the same number.
+
+        They have their rewards, but no log-probabilities under the reference, which the start does not need.
+        """
         assert self.env is not None and self.reference is not None
         table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
         wanted = number * math.ceil(self.initial_episodes / number)
@@ -285,13 +283,9 @@ class DistributionMatching(EpisodicAlgorithm):
         sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)
         sample = dataclasses.replace(sample, features={**sample.features, "cap_rate": capped.double()})
-        weights = torch.full_like(sample.log_pi, 1 / len(drawn), requires_grad=True)
-        entropy = jackknife((weights @ -sample.log_pi) / (weights @ sample.features["length"]), weights)
-        tokens = [row[real].tolist() for row, real in zip(drawn.actions.cpu(), drawn.mask.cpu(), strict=True)]
         assert self.env is not None
-        texts = self.env.get_attr("tokenizer")[0].decode_batch(tokens)
-        variety = {f"distinct_{n}": distinct_n(tokens, n) for n in (1, 2, 3)} | {"self_bleu": self_bleu(texts)}
-        return self._estimates(sample) | {"entropy": entropy} | {n: Estimate(v, math.nan) for n, v in variety.items()}
+        texts = variety(drawn, self.env.get_attr("tokenizer")[0].decode_batch)
+        return self._estimates(sample) | {"entropy": entropy_per_token(sample)} | texts
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""

@@ -71,6 +71,13 @@ class PolicyGradient(EpisodicAlgorithm):
         self.missing_eos_penalty, self.loss_normalization = missing_eos_penalty, loss_normalization
         super().__init__(policy, env, model, **kwargs)
 
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.kl_coef and self.kl_penalty == "k3":
+            self.token_model.distribution.refuse_truncation(
+                "kl_penalty 'k3' is no estimate of the KL of a truncated policy; choose 'reward' or 'k2', or kl_coef=0"
+            )
+
     def needs_reference(self) -> bool:
         """Whether there is a KL penalty."""
         return self.kl_coef != 0

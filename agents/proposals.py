@@ -29,6 +29,15 @@ class Proposal:
         self.token_model, self.reference, self.micro_batch_size = token_model, reference, micro_batch_size
         self.actor: Actor = token_model
 
+    @staticmethod
+    def check_groups(size: int) -> None:
+        """Refuse, with a ValueError, a number of episodes per prompt that leaves an episode without others."""
+        if size < 2:
+            raise ValueError(
+                "baseline 'leave_one_out' needs at least two episodes of every prompt; make the env with "
+                "num_generations=2 or more, or choose another baseline"
+            )
+
     def evaluated(self, episodes: Episodes) -> Episodes:
         """The episodes with the policy's log-probabilities and values, whoever sampled them."""
         return episodes
@@ -59,6 +68,16 @@ class Mixture(Proposal):
         super().__init__(token_model, reference, micro_batch_size)
         self.actor = Alternating([token_model, reference.actor()])
 
+    @staticmethod
+    def check_groups(size: int) -> None:
+        """See the base; there must be two pairs of a policy's and a reference's row."""
+        if size < 4 or size % 2:
+            raise ValueError(
+                "baseline 'leave_one_out' with the mixture needs two episodes each of the policy and the reference of "
+                "every prompt; make the env with an even num_generations of at least 4, or choose another baseline or "
+                "proposal"
+            )
+
     def evaluated(self, episodes: Episodes) -> Episodes:
         """See the base."""
         if self.token_model.dtype != "float32":
@@ -79,17 +98,8 @@ class Mixture(Proposal):
 
         Alone, the others of a policy's row would hold one more of the reference, those of a reference's row one more of
         the policy; as they differ, so would the baselines of the two halves, which brings a bias.
-
-        Raises:
-            ValueError: leave-one-out meets a prompt with less than two such pairs.
         """
-        first, second = prompts.view(-1, 2).T
-        if kind == "leave_one_out" and ((first != second).any() or first.unique(return_counts=True)[1].min() < 2):
-            raise ValueError(
-                "baseline 'leave_one_out' with the mixture needs two episodes each of the policy and the reference of "
-                "every prompt; make the env with an even num_generations of at least 4, or choose another baseline or "
-                "proposal"
-            )
+        first = prompts.view(-1, 2)[:, 0]
         return baselines(rewards.view(-1, 2).mean(-1), first, kind).repeat_interleave(2)
 
 

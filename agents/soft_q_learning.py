@@ -71,10 +71,8 @@ class SoftQLearning(EpisodicAlgorithm):
         super().__init__(policy, env, model, **kwargs)
 
     def _setup_model(self) -> None:
-        for name in ("top_k", "top_p"):
-            if self.policy_kwargs.get(name) is not None:
-                raise ValueError(f"{name} is {self.policy_kwargs[name]}; a truncated policy is no softmax of Q-values")
         super()._setup_model()
+        self.token_model.distribution.refuse_truncation("a truncated policy is no softmax of Q-values")
 
     def train(self) -> None:
         """Epochs of gradient steps on the rollout's episodes."""

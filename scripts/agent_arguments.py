@@ -16,8 +16,7 @@ import tyro
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
-from agents.distribution_matching import DEFAULT_TARGET, ProposalName
-from agents.distribution_matching import Baseline as MatchingBaseline
+from agents.distribution_matching import DEFAULT_TARGET, MatchingBaseline, ProposalName
 from agents.policy_gradient import KLPenalty
 from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agents.distribution_matching import Baseline, ProposalName
+from agents.distribution_matching import MatchingBaseline, ProposalName
 from scripts.command_line import run_script
 from scripts.experiments.toy_targets import TARGETS, total_variation
 from textgym.matching import DivergenceName, make_divergence, make_target
@@ -30,7 +30,7 @@ class Args:
     alpha: float = 0.5
     """Of the divergence `alpha`."""
     proposals: tuple[ProposalName, ...] = ("mixture",)
-    baselines: tuple[Baseline, ...] = ("leave_one_out",)
+    baselines: tuple[MatchingBaseline, ...] = ("leave_one_out",)
     seeds: int = 3
     updates: int = 300
     n_envs: int = 64

@@ -54,7 +54,8 @@ def test_every_prompt_has_its_own_z():
 
 @pytest.mark.parametrize(("n", "k", "wanted"), [(2, 2, 10), (8, 4, 10), (64, 4, 200)])
 def test_all_prompts_get_the_same_number_of_samples(n, k, wanted):
-    agent = conditional(n=n, k=k, env={**SHORT, "prompts": ["", "a", "b", "ab", "cad"]}, initial_episodes=wanted)
+    prompts = ["", "a", "b", "ab", "cad"]
+    agent = conditional(n=n, k=k, env={**SHORT, "prompts": prompts}, baseline="none", initial_episodes=wanted)
     agent.start()
     assert agent.partition.counts.tolist() == [wanted // 5] * 5
 
@@ -148,14 +149,6 @@ def test_the_adaptive_proposal_keeps_the_policy_nearest_to_the_target():
         better = agent.logger.all["target/kl_p_pi"][-1] < agent.logger.all["target/kl_p_q"][-1]
         assert torch.equal(agent._proposal.model.table, table if better else proposal)
     assert not torch.equal(agent._proposal.model.table, agent.reference.model.table)
-
-
-def test_the_mixture_needs_two_of_each_kind_of_every_prompt():
-    for k, n in ((2, 8), (3, 12)):
-        with pytest.raises(ValueError, match="even num_generations of at least 4"):
-            run(conditional(n=n, k=k), 1)
-    run(conditional(n=8, k=2, proposal="on_policy"), 1)
-    run(conditional(n=8, k=1, baseline="none"), 1)
 
 
 def test_reverse_kl_to_rlhf_is_the_policy_gradient_with_a_kl_penalty():

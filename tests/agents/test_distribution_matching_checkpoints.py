@@ -60,9 +60,12 @@ def test_a_checkpoint_that_is_loaded_without_an_env_takes_one_later(tmp_path):
     assert loaded.partition.counts.sum() > agent.partition.counts.sum()
     with pytest.raises(ValueError, match="4 prompts, the env has 2"):
         two = {**SHORT, "prompts": ["a", "b"], "scorer": some_a}
-        loaded.set_env(gym.make_vec("TextGen-v0", num_envs=8, autoreset_mode="Disabled", **two))
+        loaded.set_env(gym.make_vec("TextGen-v0", num_envs=8, num_generations=4, autoreset_mode="Disabled", **two))
     assert len(loaded.partition.counts) == 4 and loaded.partition.counts.all()  # nothing is lost
     assert loaded.get_env() is agent.get_env()
+
+
+ALONE = {"proposal": "on_policy", "baseline": "none"}
 
 
 def test_z_belongs_to_its_prompts(tmp_path):
@@ -71,7 +74,7 @@ def test_z_belongs_to_its_prompts(tmp_path):
     agent.save(tmp_path / "one")
     with pytest.raises(ValueError, match="4 prompts, the env has 2"):
         other = {**SHORT, "prompts": ["a", "b"], "scorer": some_a}
-        DistributionMatching.load(tmp_path / "one", gym.make("TextGen-v0", **other), proposal="on_policy")
+        DistributionMatching.load(tmp_path / "one", gym.make("TextGen-v0", **other), **ALONE)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,10 @@ def test_z_belongs_to_its_prompts(tmp_path):
         ({"cap": 0.0}, "cap is 0.0; it must be positive"),
         ({"initial_episodes": 0}, "initial_episodes is 0"),
         ({"baseline": "mean"}, "baseline is 'mean'; accepted are .*leave_one_out"),
+        ({"policy_kwargs": {"top_k": 2}}, "top_k is 2; a truncated policy cannot write all texts of the reference"),
+        ({"policy_kwargs": {"top_p": 0.9}, "proposal": "on_policy"}, "top_p is 0.9; a truncated policy cannot"),
+        ({"n": 2}, "even num_generations of at least 4"),
+        ({"n": 1, "proposal": "on_policy"}, "num_generations=2 or more"),
         ({"proposal": "off_policy"}, "proposal is 'off_policy'; accepted are .*mixture"),
     ],
 )
@@ -123,9 +130,67 @@ def test_targets_that_the_samples_refute(target, message):
         run(agent, 1)
 
 
+SAMPLER = {**SHORT, "prompts": lambda rng: "abcd"[rng.integers(4)]}
+
+
 def test_prompts_without_end_are_refused():
     with pytest.raises(ValueError, match="finite, not a sampler"):
-        conditional(env={**SHORT, "prompts": lambda rng: "abcd"[rng.integers(4)]})
+        conditional(env=SAMPLER)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "n", "k", "message"),
+    [
+        ("mixture", 8, 1, "even num_generations of at least 4"),
+        ("mixture", 8, 2, "even num_generations of at least 4"),
+        ("mixture", 12, 3, "even num_generations of at least 4"),
+        ("mixture", 10, 5, "even num_generations of at least 4"),
+        ("on_policy", 8, 1, "num_generations=2 or more"),
+        ("adaptive", 8, 1, "num_generations=2 or more"),
+        ("mixture", 8, 4, None),
+        ("mixture", 12, 6, None),
+        ("on_policy", 8, 2, None),
+        ("adaptive", 9, 3, None),
+    ],
+)
+def test_groups_that_leave_one_out_cannot_part_are_refused_before_anything_is_sampled(proposal, n, k, message):
+    if message is None:
+        run(conditional(n=n, k=k, proposal=proposal), 1)
+        return
+    with pytest.raises(ValueError, match=message):
+        conditional(n=n, k=k, proposal=proposal)
+    run(conditional(n=n, k=k, proposal=proposal, baseline="value" if n % 4 else "none"), 1)
+
+
+def test_a_single_prompt_makes_one_group_of_all_rows_and_rounds():
+    with pytest.raises(ValueError, match="even num_generations of at least 4"):
+        matching(2)
+    run(matching(2, episodes_per_update=4), 1)
+    run(matching(1, proposal="on_policy", episodes_per_update=2), 1)
+
+
+def test_another_env_is_refused_before_it_is_taken():
+    agent = conditional()
+    run(agent, 1)
+    old, table = agent.get_env(), {**SHORT, "scorer": some_a}
+
+    def other(num_generations=4, **changed):
+        kwargs = {**table, **changed, "num_generations": num_generations}
+        return gym.make_vec("TextGen-v0", num_envs=8, autoreset_mode="Disabled", **kwargs)
+
+    for env, message in (
+        (other(num_generations=2), "even num_generations of at least 4"),
+        (other(prompts=SAMPLER["prompts"]), "finite, not a sampler"),
+        (other(prompts=["a", "b"]), "Z was estimated for 4 prompts, the env has 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            agent.set_env(env)
+        assert agent.get_env() is old
+    agent.target = Pointwise("some_a")
+    with pytest.raises(ValueError, match="the target reads the feature 'some_a'; the env reports"):
+        agent.set_env(other(scorer=count_tokens))
+    agent.set_env(other(num_generations=8))
+    run(agent, 1)
 
 
 def test_a_reference_of_another_vocabulary_is_refused():

@@ -1,6 +1,7 @@
 """What the whole family shares: the update by hand, penalties, KL, exact gradients, learning, and what stops it."""
 
 import itertools
+import math
 
 import gymnasium as gym
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from agents import GRPO, PPO, REINFORCE, RLOO
-from tests.agents.conftest import agent, assert_same, gradients, randomize_values, stale_episodes, weights
+from tests.agents.conftest import Log, agent, assert_same, gradients, randomize_values, stale_episodes, weights
 from tests.conftest import CHARACTERS, episodes_of, share_of_a, small_llama
+from textgym.exact import TokenTree
 from textgym.language_models.forward import episode_logits
 
 BINARY = {
@@ -301,3 +303,32 @@ def test_a_number_that_is_not_finite_stops_the_training_before_the_weights_chang
     assert made.num_timesteps > steps if where == "the loss" else made.num_timesteps == steps
     for name, weight in weights(made).items():
         torch.testing.assert_close(weight, before[name], atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("truncation", [{"top_k": 2}, {"top_p": 0.8}], ids=str)
+def test_k3_is_neither_a_penalty_nor_logged_where_the_policy_is_truncated(truncation):
+    ((name, value),) = truncation.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}; kl_penalty 'k3' is no estimate of the KL"):
+        agent(GRPO, policy_kwargs=truncation)
+    for kwargs in ({"kl_penalty": "reward"}, {"kl_penalty": "k2"}, {"kl_coef": 0.0, "reference": small_llama(seed=1)}):
+        made = agent(GRPO, policy_kwargs=truncation, **kwargs)
+        made.learn(1)
+        assert "rollout/kl_to_reference" in made.logger.all and "rollout/kl_to_reference_k3" not in made.logger.all
+    made = agent(GRPO, policy_kwargs={"temperature": 0.5})
+    made.learn(1)
+    assert "rollout/kl_to_reference_k3" in made.logger.all
+
+
+def test_the_logged_kl_of_a_truncated_policy_is_the_exact_one_and_k3_would_not_be():
+    env = gym.make_vec("TextGenToy-v0", num_envs=4096, num_generations=4096, autoreset_mode="Disabled", num_tokens=5)
+    tree, reference = TokenTree.of(env), torch.tensor(env.unwrapped.reference_logits)
+    truncated = reference.masked_fill(reference < reference.topk(2).values[:, -1:], -math.inf)
+    exact = tree.kl(truncated, reference).item()
+    made = RLOO("TokenPolicy", env, kl_coef=0.1, seed=0, device="cpu", policy_kwargs={"top_k": 2})
+    made.set_logger(Log())
+    made.learn(1)
+    episodes = made.rollout_buffer.episodes
+    k1 = (episodes.log_probs - episodes.reference_log_probs).double()
+    error = k1.sum(-1).std().item() / 64
+    assert made.logger.all["rollout/kl_to_reference"][0] == pytest.approx(exact, abs=5 * error)
+    assert abs((torch.expm1(-k1) + k1).sum(-1).mean().item() - exact) > 20 * error

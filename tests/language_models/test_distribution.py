@@ -166,3 +166,14 @@ def test_each_row_draws_by_its_own_distribution():
 def test_senseless_values_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TokenDistribution(mdp(), **options)
+
+
+def test_truncation_is_known_by_name_and_refused_with_a_reason():
+    assert TokenDistribution(mdp(), 0.5).truncation == {}
+    TokenDistribution(mdp(), 0.5).refuse_truncation("never raised")
+    for options in ({"top_k": 2}, {"top_p": 0.9}):
+        distribution, ((name, value),) = TokenDistribution(mdp(), **options), options.items()
+        assert distribution.truncation == options
+        with pytest.raises(ValueError, match=f"{name} is {value}; not here"):
+            distribution.refuse_truncation("not here")
+    assert TokenDistribution(mdp(), top_k=2, top_p=0.9).truncation == {"top_k": 2, "top_p": 0.9}

@@ -101,6 +101,11 @@ def test_mistakes_are_named(toy):
         quasi_rejection(agent, TARGET, 10, log_beta=50)
     with pytest.raises(ValueError, match="episodes=0 and pilot=1024 must be at least 1"):
         quasi_rejection(agent, TARGET, 0)
+    env = gym.make_vec("TextGenToy-v0", num_envs=8, autoreset_mode="Disabled")
+    for name, value in (("top_k", 2), ("top_p", 0.9)):
+        agent = EpisodicAlgorithm("TokenPolicy", env, device="cpu", policy_kwargs={name: value})
+        with pytest.raises(ValueError, match=f"{name} is {value}; the target has texts that a truncated policy never"):
+            quasi_rejection(agent, TARGET, 10)
 
 
 def test_several_prompts_and_no_reference_are_refused():

@@ -24,6 +24,9 @@ class TokenDistribution(CheckedArguments, nn.Module):
 
     Raises:
         ValueError: a temperature that is not positive, a top_k below 1, a top_p outside (0, 1].
+
+    Attributes:
+        truncation: `top_k` and `top_p` by name, where they are set; empty where every text stays possible.
     """
 
     def __init__(
@@ -42,10 +45,16 @@ class TokenDistribution(CheckedArguments, nn.Module):
         self._warm, self._truncate = LogitsProcessorList(), LogitsProcessorList()
         if temperature != 1:
             self._warm.append(TemperatureLogitsWarper(float(temperature)))
+        self.truncation = {n: value for n, value in (("top_k", top_k), ("top_p", top_p)) if value is not None}
         if top_k is not None:
             self._truncate.append(TopKLogitsWarper(top_k, filter_value=LOWEST))
         if top_p is not None:
             self._truncate.append(TopPLogitsWarper(float(top_p), filter_value=LOWEST))
+
+    def refuse_truncation(self, reason: str) -> None:
+        """Raise a ValueError with the reason where top-k or top-p is set."""
+        for name, value in self.truncation.items():
+            raise ValueError(f"{name} is {value}; {reason}")
 
     def log_probs(
         self, logits: torch.Tensor, lengths: torch.Tensor, chosen: torch.Tensor | None = None, truncate: bool = True

@@ -12,6 +12,7 @@ from textgym.matching.estimates import (
     estimate,
     jackknife,
 )
+from textgym.matching.fitting import fit_to_reference
 from textgym.matching.products import Product, make_target
 from textgym.matching.rejection import Acceptance, find_log_beta, log_acceptance, measure
 from textgym.matching.targets import RLHF, Distributional, Features, Pointwise, Target, least_kl
@@ -32,6 +33,7 @@ __all__ = [
     "effective_sample_size",
     "estimate",
     "find_log_beta",
+    "fit_to_reference",
     "jackknife",
     "least_kl",
     "log_acceptance",

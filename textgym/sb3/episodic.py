@@ -56,8 +56,9 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
 
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
     `rollout/kl_to_reference` (k1: the mean over episodes of sum_t log pi - log a, an unbiased estimate of KL(pi || a)
-    in nats per sequence), `rollout/kl_to_reference_k3` (sum_t exp(-k1_t) - 1 + k1_t, never negative), every scorer
-    component, and `train/log_prob_mismatch` (mean |sampling - training| log-probability before the first update).
+    in nats per sequence), `rollout/kl_to_reference_k3` (sum_t exp(-k1_t) - 1 + k1_t, never negative; not where top-k or
+    top-p truncates the policy, where this is no estimate), every scorer component, and `train/log_prob_mismatch` (mean
+    |sampling - training| log-probability before the first update).
 
     Args:
         policy: `"TokenPolicy"`.
@@ -352,7 +353,8 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         if self.reference is not None:
             k1 = episodes.log_probs - episodes.reference_log_probs
             self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
-            self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
+            if not self.token_model.distribution.truncation:  # k3 needs E_pi[a / pi] = 1
+                self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
         for name, values in zip(self.component_names, episodes.components.T, strict=True):
             self.logger.record(f"rollout/{name}", values.mean().item())
 

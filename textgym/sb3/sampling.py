@@ -54,8 +54,7 @@ def quasi_rejection(
     """Draw episodes of p_beta, proportional to min(P / beta, q), by accepting some of the policy q's.
 
     A pilot sample fits a target that has something left to fit, which gives a new target, and sets beta; then fresh
-    proposals are drawn until enough of them are accepted. The reference is read at the policy's temperature. The policy
-    should not be truncated by top-k or top-p: the target is not, so it has texts that the policy cannot propose.
+    proposals are drawn until enough of them are accepted. The reference is read at the policy's temperature.
 
     Args:
         agent: with an env of one prompt, and a reference.
@@ -69,13 +68,17 @@ def quasi_rejection(
         the accepted episodes; what `measure` says of all proposals, as if the fitted target were exact; and the latter.
 
     Raises:
-        ValueError: no reference, several prompts, an unknown feature, no sample within the target's support, or a rate
-            that is out of reach or so low that none of the pilot's samples would stay.
+        ValueError: no reference, several prompts, an unknown feature, a policy that top-k or top-p truncates, no sample
+            within the target's support, or a rate that is out of reach or so low that none of the pilot's samples would
+            stay.
     """
     if episodes < 1 or pilot < 1:
         raise ValueError(f"episodes={episodes} and pilot={pilot} must be at least 1")
     assert agent.env is not None
     agent.check_features(target, agent.env)
+    agent.token_model.distribution.refuse_truncation(
+        "the target has texts that a truncated policy never proposes, and P / q does not count them"
+    )
     proposals = _proposals(agent, pilot)
     target = target.fit(agent.features(proposals), _log_base(proposals))
     ratios = [_log_ratios(agent, target, proposals)]

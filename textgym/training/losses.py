@@ -68,7 +68,8 @@ def kl_estimate(log_ratios: torch.Tensor, estimator: KLEstimator) -> torch.Tenso
 
     `"k1"`, log pi - log a: unbiased; as a loss its gradient is 0 in expectation. `"k2"`, (log pi - log a)^2 / 2:
     biased, but the gradient of its expectation over on-policy samples, samples held fixed, is the KL's. `"k3"`,
-    a/pi - 1 - log(a/pi): unbiased and never negative; its gradient is not the KL's (it is KL(a || pi)'s).
+    a/pi - 1 - log(a/pi): never negative; unbiased where E_pi[a/pi] = 1, so not for a policy that top-k or top-p
+    truncates; its gradient is not the KL's (it is KL(a || pi)'s).
 
     Args:
         log_ratios: any shape.
