@@ -89,11 +89,11 @@ def check_scorer(
 
     Raises:
         AssertionError: the contract is broken; the message says where.
+        ValueError: the scorer is none, or a component of it has a name that it cannot have (see `make_scorer`).
         ScorerError: the scorer failed, or its values are not one finite float per row.
     """
     built = make_scorer(scorer)
     names = built.component_names
-    _require(isinstance(built.name, str) and bool(built.name), f"a scorer's name must be a text, not {built.name!r}")
     _require(len(set(names)) == len(names), f"scorer {built.name!r} has component names twice: {names}")
     pairs = list(itertools.product(prompts, completions))
     batch = make_generations([prompt for prompt, _ in pairs], [text for _, text in pairs], tokenizer=tokenizer)

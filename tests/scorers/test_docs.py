@@ -1,7 +1,8 @@
-"""The code blocks of docs/add_a_scorer.md run as typed."""
+"""The page docs/add_a_scorer.md as typed: its code, its table, and its scorer as two new places in TextGym."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,19 +10,45 @@ from pathlib import Path
 from textgym.scorers.registry import SCORERS
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "add_a_scorer.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+ROW = re.findall(r"^```\n( +\"vocabulary\".*\n)```", PAGE, re.M)[0]
+
+
+def run(arguments, cwd, path=ROOT):
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_table_lists_every_scorer():
-    page = (ROOT / "docs" / "add_a_scorer.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == sorted(SCORERS)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)) == sorted(SCORERS)
 
 
 def test_the_page_runs(tmp_path):
-    page = (ROOT / "docs" / "add_a_scorer.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 7
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert len(BLOCKS) == 8
+    (tmp_path / "page.py").write_text("\n".join(BLOCKS).replace("from __future__ import annotations\n", ""))
+    run(["page.py"], tmp_path)
+
+
+def test_a_file_and_a_row_are_a_scorer_in_textgym(tmp_path):
+    shutil.copytree(ROOT / "textgym", tmp_path / "textgym", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "textgym" / "scorers" / "vocabulary.py").write_text(BLOCKS[-1])
+    registry = tmp_path / "textgym" / "scorers" / "registry.py"
+    registry.write_text(registry.read_text().replace("SCORERS = {\n", "SCORERS = {\n" + ROW, 1))
+    code = """
+import gymnasium as gym
+import textgym
+from textgym.scorers import Vocabulary
+from textgym.testing import check_env, check_scorer, make_generations
+
+check_scorer("vocabulary", pickles=True)
+check_env(gym.make("TextGen-v0", tokenizer="bytes", max_prompt_tokens=64, scorer={"name": "vocabulary", "limit": 3}))
+batch = make_generations(["a"] * 3, ["so, so good", "it is what it is", ""])
+print(textgym.__file__, Vocabulary(limit=2).evaluate(batch).rewards.tolist(), "Vocabulary" in textgym.scorers.__all__)
+"""
+    out = run(["-c", code], tmp_path, tmp_path)
+    assert out == f"{tmp_path}/textgym/__init__.py [2.0, 2.0, 0.0] True\n"
+    line = "vocabulary    The number of different words in the completion, up to a limit."
+    assert line in run(["-m", "textgym"], tmp_path, tmp_path)

@@ -7,8 +7,10 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.logger import Logger
 
 import textgym.scorers
+from agents import REINFORCE
 from textgym.scorers import FunctionScorer, Keyword, Regex, Scorer, Threshold, WeightedSum, make_scorer
 from textgym.scorers.registry import RESERVED, SCORERS, scorer_class
 from textgym.testing import check_scorer, make_generations
@@ -141,3 +143,21 @@ def test_a_function_called_reward_in_an_env():
     env.step(ord("a"))
     _, value, _, _, info = env.step(ord("b"))
     assert value == info["reward_function"] == 2.0 and "reward" not in info
+
+
+def test_names_of_the_log_are_reserved():
+    """Agents log components as rollout/<name>; what else they log there must not be the name of one."""
+    modes = {"num_generations": 2, "autoreset_mode": "Disabled"}
+    env = gym.make_vec("TextGen-v0", num_envs=4, max_new_tokens=2, scorer=reward, **modes)
+    agent = REINFORCE("TokenPolicy", env, kl_coef=0.1, seed=0)
+    recorded = {}
+
+    class Kept(Logger):
+        def dump(self, step=0):
+            recorded.update(self.name_to_value)
+            super().dump(step)
+
+    agent.set_logger(Kept(None, []))
+    agent.learn(8)
+    logged = {key.removeprefix("rollout/") for key in recorded if key.startswith("rollout/")}
+    assert {"reward", "kl_to_reference"} < logged and logged - set(RESERVED) == {"reward_function"}

@@ -31,6 +31,8 @@ SCORERS = {
 
 RESERVED = {
     "reward": "a log's rollout/reward is the return",
+    **dict.fromkeys(("cache_mib", "kl_to_reference", "kl_to_reference_k3"), "agents log it under rollout/"),
+    **dict.fromkeys(("ep_rew_mean", "ep_len_mean", "success_rate"), "stable-baselines3 logs it under rollout/"),
     **dict.fromkeys(("eos", "prompt_id", "action_mask"), "the env reports it in info"),
     **dict.fromkeys(("final_obs", "final_info", "final_observation", "episode"), "Gymnasium reports it in info"),
     **dict.fromkeys(("terminal_observation", "TimeLimit.truncated"), "stable-baselines3 reads it in info"),
