@@ -7,7 +7,6 @@ stable-baselines3's DQN.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any, ClassVar, Literal
@@ -20,7 +19,6 @@ from gymnasium.vector import VectorEnv
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from safetensors.torch import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -31,11 +29,15 @@ from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
 from agents.tabular import TabularPolicy, Transitions, forbidden_tokens, update_tables
+from agents.tabular_checkpoints import load_tables, save_tables
 from textgym.arguments import CheckedArguments, Count, PositiveShare, Probability, Seed, arguments_of, check_argument
 from textgym.contexts import context_indices
 from textgym.language_models.devices import Device
 from textgym.mdp import TextMDP, first_observation
-from textgym.sb3 import TextVecEnv, checkpoints
+from textgym.sb3 import TextVecEnv
+from textgym.sb3.loading import given_arguments
+from textgym.sb3.progress import restore_progress
+from textgym.training.state import Progress
 from textgym.wrappers import DiscreteContexts, VectorDiscreteContexts
 
 
@@ -83,6 +85,11 @@ class QLearning(CheckedArguments, BaseAlgorithm):
     )
     """Arguments that a checkpoint does not keep: the next run chooses them."""
 
+    @classmethod
+    def hyperparameters(cls) -> tuple[str, ...]:
+        """The arguments that a checkpoint keeps; each is an attribute of the same name."""
+        return tuple(name for name in arguments_of(cls) if name not in cls.apart)
+
     def __init__(
         self,
         policy: str | type[TabularPolicy],
@@ -120,7 +127,7 @@ class QLearning(CheckedArguments, BaseAlgorithm):
             support_multi_env=True,
             seed=seed,
         )
-        self._pending_state: dict[str, Any] | None = None
+        self._pending: Progress | None = None  # of a checkpoint, until training goes on
         if _init_setup_model:
             self._setup_model()
 
@@ -176,9 +183,9 @@ class QLearning(CheckedArguments, BaseAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         assert self.env is not None
-        if self._pending_state is not None:
-            checkpoints.set_random_state(self.env, self._pending_state)
-            self._pending_state = None
+        if self._pending is not None:
+            restore_progress(self, self._pending)
+            self._pending = None
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -279,67 +286,51 @@ class QLearning(CheckedArguments, BaseAlgorithm):
         return int(context_indices(mdp, observation))
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Write a checkpoint directory: `algorithm.json` and `tables.safetensors`.
+        """Write a checkpoint folder (`textgym.training.state`) without a model: tables, counters, random state.
+
+        The episodes that are under way are not part of it.
 
         Args:
-            path: the directory; a `.zip` ending, which SB3's callbacks add, is left out.
+            path: the folder; a `.zip` ending, which SB3's callbacks add, is left out.
             exclude: not used; SB3's signature.
             include: not used; SB3's signature.
 
         Raises:
             ValueError: the agent has no env.
+            FileExistsError: something other than a checkpoint is there.
+            OSError: it could not be written.
         """
         if self.env is None:
             raise ValueError("an algorithm without an env cannot be saved; pass env= to load()")
-        env_id, env_kwargs = checkpoints.env_spec(self.env)
-        names = [name for name in arguments_of(type(self)) if name not in self.apart]
-        data = {
-            "algorithm": type(self).__name__,
-            "arguments": {name: checkpoints.plain(getattr(self, name)) for name in names},
-            "env_id": env_id,
-            "env_kwargs": env_kwargs,
-            "num_timesteps": self.num_timesteps,
-            "n_updates": self._n_updates,
-            "epsilon": self.policy.epsilon,
-            "random_state": checkpoints.random_state(self.env),
-        }
-        with checkpoints.atomic_directory(checkpoints.checkpoint_path(path)) as directory:
-            save_file({"tables": self.policy.tables.detach().cpu()}, directory / "tables.safetensors")
-            (directory / "algorithm.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+        save_tables(path, self)
 
     @classmethod
-    def load(cls, path: Any, env: Any = None, device: torch.device | str = "auto", **kwargs: Any) -> QLearning:  # type: ignore[override]
-        """Read a checkpoint directory; no code of it is executed.
+    def load(  # type: ignore[override]
+        cls,
+        path: Any,
+        env: Any = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> QLearning:
+        """Read a checkpoint folder; no code of it is executed.
 
         Args:
-            path: the directory.
-            env: needed to go on training, which begins with a reset; as in the constructor.
+            path: the folder.
+            env: needed to go on training, which begins with new episodes; as in the constructor.
             device: as in the constructor.
+            custom_objects: constructor arguments that replace the saved ones, as in SB3.
+            print_system_info: print the versions of the packages here and of those that wrote the checkpoint.
+            force_reset: as training goes on with new episodes, it can only be True.
             **kwargs: constructor arguments that replace the saved ones.
 
         Raises:
             FileNotFoundError: no checkpoint is there.
-            ValueError: it is another algorithm's, does not fit the env, or needs an argument that could not be saved.
+            CheckpointError: a file is missing or damaged, or it is another algorithm's, does not fit the env, or needs
+                an argument that could not be saved.
+            TypeError: there is no such argument.
         """
-        path = checkpoints.checkpoint_path(path)
-        data = checkpoints.read_json(path)
-        if data["algorithm"] != cls.__name__:
-            raise ValueError(f"{str(path)!r} holds a {data['algorithm']}, not a {cls.__name__}")
-        arguments = data["arguments"] | kwargs
-        if arguments["learning_rate"] is None:
-            raise ValueError("the checkpoint's learning_rate was a function, which is not saved; pass learning_rate=")
-        made = cls("TabularPolicy", env, device=device, _init_setup_model=False, **arguments)
-        tables = load_file(path / "tables.safetensors", device=str(made.device))["tables"]
-        if env is None:
-            made.observation_space, made.action_space = (spaces.Discrete(n) for n in tables.shape[1:])
-        made._setup_model()
-        mine = made.policy.tables
-        if mine.shape != tables.shape or (env is not None and not mine.isneginf().equal(tables.isneginf())):
-            raise ValueError(
-                f"the checkpoint's tables, {tuple(tables.shape)} (tables, states, actions), do not fit: here they are "
-                f"{tuple(mine.shape)}, and the forbidden actions must be the same"
-            )
-        mine.copy_(tables)
-        made.policy.epsilon, made._pending_state = data["epsilon"], data["random_state"]
-        made.num_timesteps, made._n_updates = data["num_timesteps"], data["n_updates"]
-        return made
+        given = given_arguments(cls, env, custom_objects, force_reset, kwargs)
+        return load_tables(cls, path, env, device, given, print_system_info)

@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import gymnasium as gym
 import tyro
 from rich.console import Console
 
-from textgym.sb3.checkpoints import checkpoint_path, read_json
+from textgym.importing import imports_limited_to, texts_in
+from textgym.sb3.checkpoints import AgentState, read_agent_state
+from textgym.training.state import checkpoint_path, is_checkpoint
 
 console = Console(highlight=False)
 FOR_USERS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
@@ -59,10 +62,10 @@ def in_a_line_or_two(error: Exception) -> str:
     return f"{type(error).__name__} in {place.filename}, line {place.lineno} (--debug shows more): {message}"
 
 
-def read_saved(model: str) -> tuple[str, dict[str, Any]]:
-    """A checkpoint's directory and its `algorithm.json`; the name itself and {} for a plain model."""
-    path: Path = checkpoint_path(model)
-    return (str(path), read_json(path)) if (path / "algorithm.json").is_file() else (model, {})
+def read_saved(model: str) -> tuple[str, AgentState | None]:
+    """A checkpoint's folder and its state; the name itself and None for a plain model."""
+    path = checkpoint_path(model)
+    return (str(path), read_agent_state(path)) if is_checkpoint(path) else (model, None)
 
 
 def parse_json(name: str, text: str) -> Any:
@@ -95,26 +98,42 @@ def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
     return kwargs
 
 
-def env_of(
-    saved: dict[str, Any], env_id: str | None, env_kwargs: str, **shortcuts: str | None
-) -> tuple[str, dict[str, Any]]:
-    """The id and arguments of the env to use: the command line's, else those that a checkpoint was trained with.
+def make_env(
+    saved: AgentState | None,
+    env_id: str | None,
+    own: dict[str, Any],
+    trust: bool,
+    **options: Any,
+) -> tuple[gym.vector.VectorEnv[Any, Any, Any], str, dict[str, Any]]:
+    """The vector env to use, its id and its arguments: the command line's, else those that a checkpoint has.
 
     Args:
-        saved: the checkpoint's `algorithm.json`, or {} for a plain model.
+        saved: the checkpoint's state, or None for a plain model.
         env_id: the command line's, which replaces the checkpoint's arguments too.
-        env_kwargs: JSON.
-        **shortcuts: further arguments, None where not given.
+        own: the command line's arguments of the env.
+        trust: whether to import what only the checkpoint names.
+        **options: of `gym.make_vec`, beside the arguments that make the task.
 
     Raises:
-        ValueError: the checkpoint's arguments were objects, so they are not known, and no `--env-kwargs` are given.
+        ValueError: the checkpoint's arguments were objects, so they are not known, and no own ones are given; or the
+            checkpoint names a module to import, and is not trusted.
     """
-    kwargs = env_arguments(env_kwargs, **shortcuts)
-    if env_id is not None or not saved.get("env_id"):
-        return env_id or "TextGen-v0", kwargs
-    if saved["env_kwargs"] is None and not kwargs:
+    mode = {"autoreset_mode": "Disabled"}
+    if env_id is not None or saved is None or not saved.env_id:
+        env_id = env_id or "TextGen-v0"
+        return gym.make_vec(env_id, **mode | own | options), env_id, own
+    if saved.env_kwargs is None and not own:
         raise ValueError(
-            f"the checkpoint was trained on {saved['env_id']} with arguments that are no JSON (a function, say), so "
+            f"the checkpoint was trained on {saved.env_id} with arguments that are no JSON (a function, say), so "
             "they were not saved; name the env with --env-id, and its arguments with --env-kwargs or --scorer"
         )
-    return saved["env_id"], (saved["env_kwargs"] or {}) | kwargs
+    kwargs = (saved.env_kwargs or {}) | own
+    named = [text for text in texts_in([saved.env_id, kwargs]) if ":" in text and not any(map(str.isspace, text))]
+    advice = (
+        f"the checkpoint may bring code of its own, as it names {sorted(set(named) - set(texts_in(own)))}; repeat what "
+        "you trust with --scorer, --prompts, --env-kwargs or --env-id, or pass --trust"
+    )
+    if ":" in saved.env_id and not trust:
+        raise ValueError(f"env id {saved.env_id!r} is not imported: {advice}")
+    with nullcontext() if trust else imports_limited_to(texts_in(own), advice):
+        return gym.make_vec(saved.env_id, **mode | kwargs | options), saved.env_id, kwargs

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from rich.console import Console
@@ -24,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import textgym  # noqa: F401 (registers the env ids)
-from scripts.command_line import env_of, read_saved, run_script
+from scripts.command_line import env_arguments, make_env, read_saved, run_script
 from textgym.evaluation import Sample, show_sample
 from textgym.language_models.precision import Precision
 from textgym.matching import Estimate
@@ -137,6 +136,8 @@ class Args:
     """Shortcut for the env's `scorer`: a name, an import string or a JSON dict."""
     prompts: str | None = None
     """Shortcut for the env's `prompts`: a file, a name or an import string."""
+    trust: bool = False
+    """Import the modules that the checkpoint's env names; otherwise they are refused unless repeated here."""
     reference: str | None = None
     """What KL is measured to; by default the checkpoint's reference, or for a plain model itself (KL is then 0)."""
     episodes: int = 256
@@ -160,9 +161,9 @@ def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, dict[str, Any], str]
     A checkpoint is a transformers model too, so whatever algorithm wrote it, the base class can sample from it.
     """
     model, saved = read_saved(args.model)
-    env_id, kwargs = env_of(saved, args.env_id, args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
+    own = env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
     n_envs = args.n_envs or max(d for d in range(1, min(args.episodes, 64) + 1) if args.episodes % d == 0)
-    env = gym.make_vec(env_id, num_envs=n_envs, **({"autoreset_mode": "Disabled"} | kwargs))
+    env, env_id, kwargs = make_env(saved, args.env_id, own, args.trust, num_envs=n_envs)
     reference = args.reference or (saved_reference(Path(model), saved) if saved else model)
     if reference is None:
         raise ValueError(f"the checkpoint {model!r} keeps no reference; name one with --reference")
@@ -175,7 +176,7 @@ def load_agent(args: Args) -> tuple[EpisodicAlgorithm, str, dict[str, Any], str]
         reference=reference,
         micro_batch_size=args.micro_batch_size,
         dtype=args.dtype,
-        policy_kwargs=saved["arguments"]["policy_kwargs"] if saved else None,
+        policy_kwargs=saved.arguments["policy_kwargs"] if saved else None,
         seed=args.seed,
         device=args.device,
     )

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import gymnasium as gym
 import torch
 import tyro
 from rich.console import Console
@@ -21,7 +20,7 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts import evaluate
-from scripts.command_line import env_of, parse_json, read_saved, run_script
+from scripts.command_line import env_arguments, make_env, parse_json, read_saved, run_script
 from textgym.evaluation import Sample, play, show_sample
 from textgym.matching import Acceptance, Estimate, Target, make_target
 from textgym.mdp import IntArray
@@ -43,6 +42,8 @@ class Args:
     """Arguments of the env as JSON: `'{"tokenizer": "gpt2", "max_new_tokens": 48}'`."""
     scorer: str | None = None
     """Shortcut for the env's `scorer`: a name, an import string or a JSON dict."""
+    trust: bool = False
+    """Import the modules that the checkpoint's env names; otherwise they are refused unless repeated here."""
     prompt: tyro.conf.UseAppendAction[list[str]] = field(default_factory=list)
     """Start from this text; may be repeated. By default prompts are drawn from the env's source."""
     n: int = 8
@@ -73,12 +74,11 @@ def samples(args: Args) -> Iterator[Sample]:
     if args.n < 1 or args.best_of < 1:
         raise ValueError(f"--n is {args.n} and --best-of is {args.best_of}; both must be at least 1")
     model, saved = read_saved(args.model)
-    env_id, kwargs = env_of(saved, args.env_id, args.env_kwargs, scorer=args.scorer)
-    num_envs = args.n * args.best_of * max(1, len(args.prompt))
-    kwargs = {"autoreset_mode": "Disabled"} | kwargs | {"num_generations": args.best_of}
-    env = gym.make_vec(env_id, num_envs=num_envs, **kwargs)
+    options = {"num_envs": args.n * args.best_of * max(1, len(args.prompt)), "num_generations": args.best_of}
+    own = env_arguments(args.env_kwargs, scorer=args.scorer)
+    env, _, _ = make_env(saved, args.env_id, own, args.trust, **options)
     warpers = {name: value for name in WARPERS if (value := getattr(args, name)) is not None}
-    policy_kwargs = (saved["arguments"]["policy_kwargs"] if saved else {}) | warpers
+    policy_kwargs = (saved.arguments["policy_kwargs"] if saved else {}) | warpers
     policy = TokenPolicy(
         env.single_observation_space,
         env.single_action_space,
@@ -115,6 +115,7 @@ def samples_towards(target: Target, args: Args) -> tuple[list[Sample], Acceptanc
             n_envs=64,
             seed=args.seed,
             device=args.device,
+            trust=args.trust,
         )
     )[0]
     episodes, acceptance, _ = quasi_rejection(agent, target, args.n, args.acceptance)

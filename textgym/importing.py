@@ -6,17 +6,48 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any
+
+_limit: ContextVar[tuple[frozenset[str], str] | None] = ContextVar("limit", default=None)
+
+
+@contextmanager
+def imports_limited_to(allowed: Iterable[str], advice: str) -> Iterator[None]:
+    """Within the block `import_string` refuses all but the allowed paths, whoever asks for them.
+
+    Args:
+        allowed: import strings.
+        advice: what the error says of others.
+    """
+    token = _limit.set((frozenset(allowed), advice))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, keys apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(part)
 
 
 def import_string(path: str, what: str) -> Any:
     """The object that `"module:attribute"` names; modules in the working directory are found too.
 
     Raises:
-        ValueError: it is no such string, or the module or the attribute does not exist; `what` names the thing wanted.
+        ValueError: it is no such string, or the module or the attribute does not exist, or it is not to be imported
+            (`imports_limited_to`); `what` names the thing wanted.
     """
+    if (limit := _limit.get()) is not None and path not in limit[0]:
+        raise ValueError(f"{what} {path!r} is not imported: {limit[1]}")
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute or module_name.startswith("."):
         raise ValueError(f"{what} {path!r} is no import string; one is 'module:attribute'")

@@ -274,7 +274,7 @@ def test_returns_and_lengths_of_episodes():
 def test_checkpoints(double_q, tmp_path):
     made = agent(double_q=double_q, gamma=0.9).learn(2_000)
     made.save(tmp_path / "m.zip")
-    assert {p.name for p in (tmp_path / "m").iterdir()} == {"algorithm.json", "tables.safetensors"}
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"algorithm.json", "training.safetensors", "manifest.json"}
     blind = QLearning.load(tmp_path / "m", device="cpu")
     states = np.arange(86)
     assert (blind.q_values(states) == made.q_values(states)).all() and blind.policy.epsilon == made.policy.epsilon
@@ -312,9 +312,12 @@ def test_checkpoints_that_do_not_fit(tmp_path):
         QLearning.load(tmp_path / "free", gym.make_vec("TextGen-v0", num_envs=1, **CHARS, banned_tokens=[0]))
     with pytest.raises(FileNotFoundError, match="no TextGym checkpoint"):
         QLearning.load(tmp_path / "nothing")
-    text = (tmp_path / "m" / "algorithm.json").read_text()
-    (tmp_path / "m" / "algorithm.json").write_text(text.replace('"QLearning"', '"PPO"'))
-    with pytest.raises(ValueError, match="holds a PPO, not a QLearning"):
+    with pytest.raises(ValueError, match="holds a QLearning, not a SARSA"):
+        type("SARSA", (QLearning,), {}).load(tmp_path / "m")
+    with pytest.raises(TypeError, match="no argument 'gama'; did you mean 'gamma'"):
+        QLearning.load(tmp_path / "m", gama=0.5)
+    (tmp_path / "m" / "training.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="m', training.safetensors: the file is damaged"):
         QLearning.load(tmp_path / "m")
 
 

@@ -1,7 +1,6 @@
 """Checkpoints: whole, without pickle, resumable bit for bit; SB3's callbacks write them too."""
 
 import inspect
-import json
 import pickle
 
 import gymnasium as gym
@@ -12,7 +11,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 
 from agents import GRPO, PPO, REINFORCE
 from tests.conftest import CHARACTERS, count_tokens, small_llama
-from textgym.sb3 import checkpoints
+from textgym.training import state
 
 ENV = {**CHARACTERS, "scorer": count_tokens}
 
@@ -156,7 +155,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", fail)
+    monkeypatch.setattr(state, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         made.save(tmp_path / "m")
     assert {p.name: p.read_bytes() for p in (tmp_path / "m").iterdir() if p.is_file()} == before
@@ -177,17 +176,15 @@ def test_sb3_callbacks_write_loadable_checkpoints(tmp_path):
 
 
 def test_bad_checkpoints(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no algorithm.json"):
+    with pytest.raises(FileNotFoundError, match="is no TextGym checkpoint"):
         REINFORCE.load(tmp_path)
     made = agent(learning_rate=lambda progress: 1e-3 * progress)
     made.save(tmp_path / "m")
     with pytest.raises(ValueError, match="pass learning_rate="):
         REINFORCE.load(tmp_path / "m")
     REINFORCE.load(tmp_path / "m", learning_rate=1e-3)
-    data = json.loads((tmp_path / "m" / "algorithm.json").read_text())
-    (tmp_path / "m" / "algorithm.json").write_text(json.dumps(data | {"algorithm": "PPO"}))
-    with pytest.raises(ValueError, match="holds a PPO, not a REINFORCE"):
-        REINFORCE.load(tmp_path / "m")
+    with pytest.raises(ValueError, match="holds a REINFORCE, not a PPO"):
+        PPO.load(tmp_path / "m")
 
 
 SHARED = {

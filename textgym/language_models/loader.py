@@ -70,7 +70,11 @@ def load_model(
         return base.eval()
     importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
     with _loading(model, source):
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=resolved or torch.float32, **kwargs)
+        loaded, found = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=resolved or torch.float32, output_loading_info=True, **kwargs
+        )
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
+        raise ValueError(f"the model {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]!r}")
     for parameter in loaded.parameters():  # out of the mapped file, where it is not aligned: slower, other last bits
         parameter.data = parameter.data.clone()
     if model in BUILT_IN:  # the name says more than the folder inside a package

@@ -7,7 +7,7 @@ the MDP), and pickled checkpoints.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.arguments import (
@@ -37,12 +37,12 @@ from textgym.language_models.precision import Precision
 from textgym.language_models.token_model import TokenModel
 from textgym.matching import Target
 from textgym.mdp import TextMDP
-from textgym.sb3 import checkpoints
 from textgym.sb3.buffer import EpisodeRolloutBuffer
 from textgym.sb3.collection import OnStep, collect
 from textgym.sb3.env_checks import check_whole_episodes
 from textgym.sb3.env_model import check_vocabulary, names_a_tokenizer
 from textgym.sb3.policy import TokenPolicy
+from textgym.sb3.resumable import ResumableAlgorithm
 from textgym.sb3.vec_env import TextVecEnv
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
@@ -51,7 +51,7 @@ from textgym.training.terms import with_training_terms
 from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
 
-class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
+class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
     """Collects complete episodes, the same number from every env, and evaluates them under a frozen reference model.
 
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
@@ -165,7 +165,6 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
         self.reference_source = named if reference is None else reference
         self._reference_given = reference is not None
-        self._pending_state: dict[str, Any] | None = None
         self._on_policy = False  # whether the policy still is the one that sampled the rollout
         if _init_setup_model:
             self._setup_model()
@@ -233,32 +232,6 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         if unknown := [name for name in target.features if name not in known]:
             raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Collect and train, as in SB3.
-
-        Args:
-            total_timesteps: tokens to generate; the rollout that reaches them is completed.
-            callback: called at every step of the vector env.
-            log_interval: rollouts between rows of the log.
-            tb_log_name: of the TensorBoard run; the agent's name by default.
-            reset_num_timesteps: False to go on counting.
-            progress_bar: show one (tqdm and rich).
-
-        Raises:
-            ValueError: `total_timesteps` is below 1, or what a rollout or an update raises.
-        """
-        check_argument("total_timesteps", total_timesteps, Count)
-        name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         """As SB3's, but not below 0: a last rollout longer than asked for would reverse a falling learning rate."""
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
@@ -276,9 +249,7 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         Returns:
             False if a callback stopped the training.
         """
-        if self._pending_state is not None:
-            checkpoints.set_random_state(env, self._pending_state)
-            self._pending_state = None
+        self.begin_rollout()
         rollout_buffer.reset()
         callback.on_rollout_start()
 
@@ -290,6 +261,7 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
 
         if not self._fill(rollout_buffer, env, n_rollout_steps, self.actor(), on_step):
             return False
+        self.end_sampling()
         rollout_buffer.episodes = self.process_rollout(self._with_log_probs(rollout_buffer.episodes))
         self._log_rollout(rollout_buffer.episodes)
         self._on_policy = True
@@ -400,39 +372,6 @@ class EpisodicAlgorithm(CheckedArguments, OnPolicyAlgorithm):
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         return log_probs
-
-    def extra_tensors(self) -> dict[str, torch.Tensor]:
-        """What a subclass learns beside its weights, for checkpoints."""
-        return {}
-
-    def load_extra_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """The inverse of `extra_tensors`."""
-
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Write a checkpoint directory: a transformers model, its tokenizer, and the state of the training.
-
-        Args:
-            path: the directory; a `.zip` ending, which SB3's callbacks add, is left out.
-            exclude: not used; SB3's signature.
-            include: not used; SB3's signature.
-        """
-        checkpoints.save_checkpoint(path, self)
-
-    @classmethod
-    def load(cls, path: Any, env: Any = None, device: torch.device | str = "auto", **kwargs: Any) -> EpisodicAlgorithm:  # type: ignore[override]
-        """Read a checkpoint directory; no code of it is executed.
-
-        Args:
-            path: the directory.
-            env: needed to go on training; as in the constructor.
-            device: as in the constructor.
-            **kwargs: constructor arguments that replace the saved ones.
-
-        Raises:
-            FileNotFoundError: no checkpoint is there.
-            ValueError: it is another algorithm's or another MDP's, or needs an argument that could not be saved.
-        """
-        return checkpoints.load_checkpoint(cls, path, env, device, kwargs)
 
 
 def make_env(env_id: str, n_envs: int, num_generations: int) -> VectorEnv[Any, Any, Any]:

@@ -9,10 +9,12 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
 
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3.env_checks import check_observations
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
+from textgym.sb3.model_files import load_policy, save_policy
 
 
 class TokenPolicy(ActorCriticPolicy):
@@ -27,6 +29,7 @@ class TokenPolicy(ActorCriticPolicy):
 
     Attributes:
         token_model: the `TokenModel` that does all of this; what is not SB3's stands there.
+        arguments: those of its constructor that are JSON.
 
     Args:
         observation_space: `Box(0, V, (P + T,), int64)`.
@@ -63,6 +66,7 @@ class TokenPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs or {},
         )
+        self.arguments = {name: value for name, value in kwargs.items() if name not in ("mdp", "model", "lora")}
         self.token_model = TokenModel(**kwargs)
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -142,3 +146,34 @@ class TokenPolicy(ActorCriticPolicy):
             return terms.values, terms.log_probs, terms.entropies
         terms = self.token_model.evaluate_states(obs, actions)
         return terms.values[:, None], terms.log_probs, terms.entropies
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's decoders follow the copy's optimizer; optimizers do not copy their hooks."""
+        super().__setstate__(state)
+        self.token_model.follow(self.optimizer)
+
+    def save(self, path: Any) -> None:
+        """Write a folder of safetensors and JSON, which is also a transformers model: all but the optimizer.
+
+        Args:
+            path: the folder; a policy or checkpoint that is there is replaced.
+
+        Raises:
+            FileExistsError: something else is there.
+            OSError: it could not be written.
+        """
+        save_policy(self, path)
+
+    @classmethod
+    def load(cls, path: Any, device: torch.device | str = "auto") -> TokenPolicy:  # type: ignore[override]
+        """Read what `save` wrote, with a new optimizer; none of its code is executed.
+
+        Args:
+            path: the folder.
+            device: where the policy goes.
+
+        Raises:
+            FileNotFoundError: no policy is there.
+            CheckpointError: a file is damaged or is not a policy's.
+        """
+        return load_policy(cls, path, get_device(device))

@@ -1,0 +1,158 @@
+"""The files of a policy: a transformers model, its adapters, its value head; and policies without an algorithm."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from textgym.importing import require
+from textgym.language_models.adapters import load_adapters, save_adapters
+from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
+from textgym.language_models.token_model import TokenModel
+from textgym.mdp import TextMDP
+from textgym.training.state import (
+    TENSORS,
+    SavedState,
+    check_names,
+    checkpoint_path,
+    new_checkpoint,
+    problems_of,
+    read_state,
+    read_tensors,
+)
+
+if TYPE_CHECKING:
+    from textgym.sb3.policy import TokenPolicy
+
+VALUE_MODULES = ("value_net.", "value_trunk.")
+
+
+def save_model(token_model: TokenModel, folder: Path, named: bool) -> None:
+    """Write a policy's model, or its adapters.
+
+    Args:
+        token_model: the policy's.
+        folder: of the checkpoint.
+        named: whether `load_model` can make the model beneath the adapters from its name; otherwise it is written too.
+    """
+    if token_model.lora is None:
+        token_model.model.save_pretrained(folder)
+        return
+    save_adapters(token_model.model, folder)
+    if not named:
+        save_base(token_model.model, folder / "base")
+
+
+def save_base(model: PreTrainedModel, directory: Path) -> None:
+    """Write a model without the adapters that were added to it."""
+    weights = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    empty.save_pretrained(directory, state_dict=weights)
+
+
+def value_tensors(token_model: TokenModel) -> dict[str, torch.Tensor]:
+    """The weights beside the language model's: the value head's."""
+    return {name: t for name, t in token_model.state_dict().items() if name.startswith(VALUE_MODULES)}
+
+
+def load_values(token_model: TokenModel, tensors: dict[str, torch.Tensor]) -> None:
+    """The inverse of `value_tensors`; a ValueError where they are of another value head."""
+    check_names(tensors, value_tensors(token_model))
+    token_model.load_state_dict(tensors, strict=False)
+
+
+def finite(model: Any) -> Any:
+    """The model itself; a ValueError where a weight is not finite."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"the tensor {name!r} has values that are not finite")
+    return model
+
+
+def read_model(path: Path, adapters: bool) -> tuple[Any, Any]:
+    """What a policy's model is made from, and the adapters' config; a base model that has a name keeps it.
+
+    Raises:
+        CheckpointError: weights are missing, do not fit the model's config, or are not finite.
+    """
+    if not adapters:
+        with problems_of(path, "model.safetensors"):
+            return finite(load_model(str(path))), None
+    config = path / "adapter_config.json"
+    with problems_of(path, config.name):
+        lora, base = require("peft", "agents").LoraConfig.from_pretrained(str(path)), adapter_base(config)
+    with problems_of(path, "base/model.safetensors"):
+        return (finite(load_model(base)) if Path(base).is_dir() else base), lora
+
+
+def read_adapters(path: Path, model: Any) -> None:
+    """Give a model, which has new adapters, the saved ones.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    with problems_of(path, "adapter_model.safetensors"):
+        load_adapters(model, path)
+        finite(model)
+
+
+def mdp_of(fields: dict[str, Any]) -> TextMDP:
+    """A `TextMDP` from its JSON, which must give every field."""
+    if missing := {f.name for f in dataclasses.fields(TextMDP)} - set(fields):
+        raise ValueError(f"the MDP's {min(missing)!r} is missing")
+    return TextMDP(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyState(SavedState):
+    """A `TokenPolicy` without an algorithm.
+
+    Attributes:
+        policy: name of its class.
+        mdp: fields of the `TextMDP`.
+        adapters: whether adapters are trained.
+        arguments: further ones of its constructor.
+    """
+
+    file: ClassVar[str] = "policy.json"
+    named_by: ClassVar[str] = "policy"
+    policy: str
+    mdp: dict[str, Any]
+    adapters: bool
+    arguments: dict[str, Any]
+
+
+def save_policy(policy: TokenPolicy, path: Any) -> None:
+    """Write a policy; see `TokenPolicy.save`."""
+    state = PolicyState(
+        policy=type(policy).__name__,
+        mdp=dataclasses.asdict(policy.token_model.mdp),
+        adapters=policy.token_model.lora is not None,
+        arguments=policy.arguments,
+    )
+    with no_progress_bars(), new_checkpoint(path, state, value_tensors(policy.token_model)) as folder:
+        save_model(policy.token_model, folder, named=False)
+
+
+def load_policy(cls: type[TokenPolicy], path: Any, device: torch.device) -> TokenPolicy:
+    """Read a policy; see `TokenPolicy.load`."""
+    path = checkpoint_path(path)
+    state = read_state(path, PolicyState, cls.__name__)
+    with problems_of(path, state.file):
+        mdp = mdp_of(state.mdp)
+    model, lora = read_model(path, state.adapters)
+    with problems_of(path, state.file):
+        spaces = mdp.observation_space, mdp.action_space
+        policy = cls(*spaces, lambda _: 0.0, mdp=mdp, model=model, lora=lora, **state.arguments)
+    if lora is not None:
+        read_adapters(path, policy.model)
+    tensors = read_tensors(path, state)
+    with problems_of(path, TENSORS):
+        load_values(policy.token_model, tensors)
+    return policy.to(device)
