@@ -1,0 +1,112 @@
+"""What a checkpoint names is not imported unless the user says so; nothing is asked."""
+
+import builtins
+import json
+import sys
+
+import gymnasium as gym
+import pytest
+
+import textgym  # noqa: F401
+from agents import REINFORCE
+from scripts import evaluate, sample
+from tests.conftest import CHARACTERS, small_llama
+from textgym.importing import import_string, imports_limited_to
+from textgym.training.state import FORMAT, MANIFEST, checksums, write_json
+
+PAYLOAD = """
+from pathlib import Path
+Path("imported").touch()
+def length(completions):
+    return [float(len(text)) for text in completions]
+prompts = ["", "a"]
+"""
+CODE = "downloaded.payload:length"
+
+
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """A checkpoint with a module of its own, in a folder below the working directory; its env is edited."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in [name for name in sys.modules if name.split(".")[0] == "downloaded"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "input", lambda *args: pytest.fail("something was asked"))
+    env = gym.make_vec("TextGen-v0", num_envs=4, num_generations=2, autoreset_mode="Disabled", **CHARACTERS)
+    REINFORCE("TokenPolicy", env, small_llama(), seed=0, device="cpu").save("downloaded")
+    (tmp_path / "downloaded" / "payload.py").write_text(PAYLOAD)
+
+    def edit(env_id="TextGen-v0", **kwargs):
+        file = tmp_path / "downloaded" / "algorithm.json"
+        saved = json.loads(file.read_text())
+        write_json(file, saved | {"env_id": env_id, "env_kwargs": saved["env_kwargs"] | kwargs})
+        write_json(tmp_path / "downloaded" / MANIFEST, {"format": FORMAT, "files": checksums(tmp_path / "downloaded")})
+        return tmp_path / "imported"
+
+    return edit
+
+
+def run(script, **kwargs):
+    """A script on the checkpoint."""
+    if script is sample:
+        return list(sample.samples(sample.Args(model="downloaded", n=1, device="cpu", **kwargs)))
+    return evaluate.load_agent(evaluate.Args(model="downloaded", episodes=2, device="cpu", **kwargs))
+
+
+@pytest.mark.parametrize("script", [sample, evaluate])
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"scorer": CODE}, CODE),
+        ({"scorer": {"name": CODE}}, CODE),
+        ({"scorer": {"name": "function", "function": CODE}}, CODE),
+        ({"scorer": {"name": "weighted_sum", "scorers": ["sentiment", CODE]}}, CODE),
+        ({"scorer": {"name": "weighted_sum", "scorers": [{"name": "threshold", "scorer": CODE, "at": 1.0}]}}, CODE),
+        ({"scorer": {"name": "threshold", "scorer": CODE, "at": 1.0}}, CODE),
+        ({"prompts": "downloaded.payload:prompts"}, "downloaded.payload:prompts"),
+        ({"env_id": "downloaded.payload:TextGen-v0"}, "downloaded.payload:TextGen-v0"),
+    ],
+)
+def test_a_module_of_the_checkpoint_is_not_imported(downloaded, script, env, named):
+    imported = downloaded(**env)
+    with pytest.raises(ValueError, match="is not imported: .* names .*--trust") as caught:
+        run(script)
+    assert named in str(caught.value) and not imported.exists()
+
+
+def test_all_that_is_named_is_listed(downloaded):
+    downloaded(scorer={"name": CODE}, prompts="downloaded.payload:prompts")
+    with pytest.raises(ValueError, match=r"names \['downloaded.payload:length', 'downloaded.payload:prompts'\]"):
+        run(sample)
+
+
+@pytest.mark.parametrize("script", [sample, evaluate])
+def test_what_the_user_repeats_or_trusts_is_imported(downloaded, script):
+    imported = downloaded(scorer=CODE)
+    run(script, scorer=CODE)
+    assert imported.exists()
+    imported.unlink()
+    del sys.modules["downloaded.payload"]
+    run(script, trust=True)
+    assert imported.exists()
+
+
+def test_one_repeated_name_trusts_no_other(downloaded):
+    imported = downloaded(scorer=CODE, prompts="downloaded.payload:prompts")
+    with pytest.raises(ValueError, match=r"prompts' is not imported: .* names \['downloaded.payload:prompts'\]"):
+        run(sample, scorer="textgym.scorers.sentiment:Sentiment", env_kwargs="{}")
+    assert not imported.exists()
+
+
+@pytest.mark.parametrize("script", [sample, evaluate])
+def test_a_checkpoint_that_names_nothing_needs_no_trust(downloaded, script):
+    downloaded(scorer={"name": "keyword", "words": ["a:b"]}, prompts=["a"])
+    run(script)
+
+
+def test_a_limit_ends_with_its_block():
+    with imports_limited_to(["json:dumps"], "no"):
+        assert import_string("json:dumps", "thing") is json.dumps
+        with pytest.raises(ValueError, match="thing 'json:loads' is not imported: no"):
+            import_string("json:loads", "thing")
+    assert import_string("json:loads", "thing") is json.loads
