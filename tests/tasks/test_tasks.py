@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 
 import textgym
 from tests.conftest import ENV_IDS
-from textgym.matching.targets import make_target
+from textgym.matching import make_target
 from textgym.registration import register
 from textgym.sb3.env_model import default_model, has_attribute
 from textgym.scorers import make_scorer
