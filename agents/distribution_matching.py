@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.match_report import entropy_per_token, variety
-from agents.proposals import PROPOSALS
+from agents.proposals import PROPOSALS, ProposalName
 from textgym.arguments import Count, NonNegative, Positive, Probability, Written
 from textgym.matching import (
     DivergenceName,
@@ -30,6 +30,7 @@ from textgym.matching import (
     LogPartition,
     Target,
     WeightedSample,
+    check_zeros,
     estimate,
     fit_to_reference,
     make_divergence,
@@ -40,7 +41,6 @@ from textgym.training import Actor, Episodes, TokenTerms
 from textgym.training.losses import policy_gradient_loss, value_loss
 
 MatchingBaseline = Literal["none", "leave_one_out", "value"]
-ProposalName = Literal["on_policy", "mixture", "adaptive"]
 DEFAULT_TARGET = {"name": "rlhf", "beta": 0.1}
 
 
@@ -95,7 +95,7 @@ class DistributionMatching(EpisodicAlgorithm):
     ):
         self.target, self.divergence, self.alpha = make_target(target), divergence, alpha
         self.f_divergence = make_divergence(divergence, alpha)
-        self._check_zeros(self.target)
+        check_zeros(self.target, self.f_divergence)
         self.baseline, self.proposal, self.cap, self.initial_episodes = baseline, proposal, cap, initial_episodes
         super().__init__(policy, env, model, **kwargs)
         self.vf_coef = vf_coef
@@ -113,13 +113,6 @@ class DistributionMatching(EpisodicAlgorithm):
         )
         self._proposal = PROPOSALS[self.proposal](self.token_model, self.reference, self.micro_batch_size)
 
-    def _check_zeros(self, target: Target) -> None:
-        if target.has_zeros and not self.f_divergence.finite_on_zeros:
-            raise ValueError(
-                f"the divergence {self.divergence!r} is infinite where the target is 0, as {target.spec} may be; "
-                "choose 'jensen_shannon' or 'forward_kl', or give the pointwise target a floor"
-            )
-
     def set_target(self, target: Target | Mapping[str, Any]) -> None:
         """Aim at another target from the next rollout on; `start` fits it and estimates its Z, from nothing.
 
@@ -127,7 +120,7 @@ class DistributionMatching(EpisodicAlgorithm):
             ValueError: as the constructor's.
         """
         target = make_target(target)
-        self._check_zeros(target)
+        check_zeros(target, self.f_divergence)
         if self.env is not None:
             self.check_features(target, self.env)
         self.target, self.partition = target, LogPartition(len(self.partition.counts))
@@ -238,8 +231,7 @@ class DistributionMatching(EpisodicAlgorithm):
             episodes: E evaluated episodes.
             sample: the same, see `weighted`.
         """
-        weights, pseudo_rewards = self._pseudo_rewards(sample)
-        rewards = weights * pseudo_rewards  # (E,)
+        weights, pseudo_rewards, rewards = self._pseudo_rewards(sample)  # (E,) each
         if self.cap is not None:
             self.logger.record("train/cap_rate", (rewards.abs() > self.cap).double().mean().item())
             rewards, pseudo_rewards = (r.clamp(-self.cap, self.cap) for r in (rewards, pseudo_rewards))
@@ -252,13 +244,13 @@ class DistributionMatching(EpisodicAlgorithm):
         returns = pseudo_rewards[:, None] * episodes.mask
         return episodes.replace(advantages=(advantages * episodes.mask).float(), returns=returns.float())
 
-    def _pseudo_rewards(self, sample: WeightedSample) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights pi / q and pseudo-rewards f'(1) - f'(t), (E,) each and both 0 for prompts whose Z is 0 so far."""
+    def _pseudo_rewards(self, sample: WeightedSample) -> list[torch.Tensor]:
+        """Weights pi / q, pseudo-rewards f'(1) - f'(t) and their products, (E,); 0 for prompts whose Z is 0 so far."""
         log_z = self.partition.log_z.to(sample.log_pi.device)[sample.prompts]
-        usable = torch.isfinite(log_z)
-        pseudo_rewards = self.f_divergence.pseudo_reward(sample.log_pi - sample.log_p + log_z)
-        weights = (sample.log_pi - sample.log_q).exp()
-        return torch.where(usable, weights, 0.0), torch.where(usable, pseudo_rewards, 0.0)
+        log_weights, log_t = sample.log_pi - sample.log_q, sample.log_pi - sample.log_p + log_z
+        weighted = self.f_divergence.weighted_pseudo_reward(log_weights, log_t)
+        numbers = log_weights.exp(), self.f_divergence.pseudo_reward(log_t), weighted
+        return [torch.where(torch.isfinite(log_z), number, 0.0) for number in numbers]
 
     def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T), and what is logged."""

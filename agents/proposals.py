@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,8 @@ from textgym.matching import Estimate
 from textgym.training import Actor, Alternating, Episodes, ModelActor, Reference, TokenModel
 from textgym.training.returns import Baseline, baselines
 from textgym.training.terms import log_probs_under, with_training_terms
+
+ProposalName = Literal["on_policy", "mixture", "adaptive"]
 
 
 class Proposal:
@@ -141,4 +144,4 @@ class Adaptive(Proposal):
         self.actor = ModelActor(self.token_model, self.model)  # what was decoded with the old weights is dropped
 
 
-PROPOSALS: dict[str, type[Proposal]] = {"on_policy": Proposal, "mixture": Mixture, "adaptive": Adaptive}
+PROPOSALS: dict[ProposalName, type[Proposal]] = {"on_policy": Proposal, "mixture": Mixture, "adaptive": Adaptive}

@@ -16,8 +16,9 @@ import tyro
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
-from agents.distribution_matching import DEFAULT_TARGET, MatchingBaseline, ProposalName
+from agents.distribution_matching import DEFAULT_TARGET, MatchingBaseline
 from agents.policy_gradient import KLPenalty
+from agents.proposals import ProposalName
 from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json
 from textgym.language_models.token_model import ValueFunction

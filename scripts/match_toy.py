@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agents.distribution_matching import MatchingBaseline, ProposalName
+from agents.distribution_matching import MatchingBaseline
+from agents.proposals import ProposalName
 from scripts.command_line import run_script
 from scripts.experiments.toy_targets import TARGETS, total_variation
 from textgym.matching import DivergenceName, make_divergence, make_target

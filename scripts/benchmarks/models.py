@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from agents.distribution_matching import ProposalName
+from agents.proposals import ProposalName
 from scripts.benchmarks.bench import Bench, Lengths
 from scripts.benchmarks.timing import side_by_side
 

@@ -1,5 +1,6 @@
 """f-DPG as an algorithm: Z of each prompt, its proposals, its report and what it logs."""
 
+import dataclasses
 import itertools
 import math
 
@@ -224,6 +225,19 @@ def test_what_is_logged():
     assert {*names, *(f"{name}_se" for name in names), "target/kl_pi_p", "target/effective_sample_size"} <= set(logged)
     assert {f"train/{n}" for n in ("cap_rate", "loss", "grad_norm", "value_loss", "log_prob_mismatch")} <= set(logged)
     assert max(logged["train/log_prob_mismatch"]) < 1e-5
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "chi2_forward", "squared_hellinger", "jensen_shannon"])
+def test_texts_that_the_policy_has_lost_beyond_the_range_of_floats_weigh_what_they_should(divergence):
+    agent = matching(64, "dense", (divergence, None), baseline="none")
+    episodes, sample = rollout(agent)
+    log_r = sample.log_p - agent.partition.log_z[0] - sample.log_q  # p / q; the target has zeros
+    lost = dataclasses.replace(sample, log_pi=torch.full_like(sample.log_pi, -1000.0))
+    advantages = agent.with_advantages(episodes, lost).advantages[:, 0].double()
+    # (pi / q)(1/t - 1) -> p / q, (pi / q) / t^2 -> infinity, which the cap bounds; the rest vanishes with pi / q
+    possible = torch.where(log_r > -math.inf, agent.cap, 0.0)
+    expected = {"forward_kl": log_r.exp().clamp(max=10), "chi2_forward": possible}.get(divergence, 0 * possible)
+    torch.testing.assert_close(advantages, expected.double(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cap", [0.5, 2.0, None])

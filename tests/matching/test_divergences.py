@@ -92,6 +92,31 @@ def test_pseudo_rewards_where_the_target_has_no_mass(name, alpha):
     assert divergence.pseudo_reward(tensor(INF)).item() == limit
 
 
+@pytest.mark.parametrize(("name", "alpha"), [*DIVERGENCES, ("alpha", 0.99)])
+def test_weighted_pseudo_rewards_also_where_one_factor_leaves_the_range_of_floats(name, alpha):
+    # at order 1 in the middle: the forward KL's, the chi-square's, the squared Hellinger distance's, alpha = 0.3's
+    log_weights = [0.5, -0.5, -700.0, -800.0, -800.0, -800.0, -700.0, -1600.0, -800.0]
+    log_t = [-0.3, 2.0, -700.0, -799.0, -401.0, -1602.0, -1001.0, -1605.0, -100.0]
+    with localcontext(prec=60):
+        exact = {
+            "forward_kl": lambda t: 1 / t - 1,
+            "reverse_kl": lambda t: -t.ln(),
+            "jensen_shannon": lambda t: ((1 + 1 / t) / 2).ln(),
+            "total_variation": lambda t: HALF.copy_sign(1 - t),
+            "chi2_forward": lambda t: 1 / t**2 - 1,
+            "chi2_reverse": lambda t: 2 * (1 - t),
+            "squared_hellinger": lambda t: 1 / t.sqrt() - 1,
+            "alpha": lambda t: (
+                {0: 1 / t - 1, 1: -t.ln()}.get(alpha) or (t ** Decimal(repr(alpha - 1)) - 1) / Decimal(repr(1 - alpha))
+            ),
+        }[name]
+        expected = [
+            as_float(Decimal(w).exp() * exact(Decimal(s).exp())) for w, s in zip(log_weights, log_t, strict=True)
+        ]
+    values = make_divergence(name, alpha).weighted_pseudo_reward(tensor(log_weights), tensor(log_t)).tolist()
+    assert values == pytest.approx(expected, rel=1e-10, abs=1e-100)
+
+
 @pytest.mark.parametrize(("name", "alpha"), DIVERGENCES)
 def test_exact_values(name, alpha):
     divergence = make_divergence(name, alpha)

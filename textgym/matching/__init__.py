@@ -12,7 +12,7 @@ from textgym.matching.estimates import (
     estimate,
     jackknife,
 )
-from textgym.matching.fitting import fit_to_reference
+from textgym.matching.fitting import check_zeros, fit_to_reference
 from textgym.matching.products import Product, make_target
 from textgym.matching.rejection import Acceptance, find_log_beta, log_acceptance, measure
 from textgym.matching.targets import RLHF, Distributional, Features, Pointwise, Target, least_kl
@@ -30,6 +30,7 @@ __all__ = [
     "Product",
     "Target",
     "WeightedSample",
+    "check_zeros",
     "effective_sample_size",
     "estimate",
     "find_log_beta",

@@ -41,6 +41,8 @@ class Divergence:
         terms: (log pi, log p) -> p f(pi / p), of any shape; log pi may be -inf, log p is finite. f(1) = 0.
         pseudo_reward: log t -> f'(1) - f'(t), of any shape; exact at +inf.
         slope_at_infinity: f'(inf), what a unit of pi's mass costs where p = 0; `math.inf` where that is not allowed.
+        growth: as t -> 0, where the policy has lost what p has, the pseudo-reward grows as t^-growth; 0 where it grows
+            with log t at most.
         alpha: the parameter of `"alpha"`, else None.
     """
 
@@ -48,12 +50,26 @@ class Divergence:
     terms: Terms = field(repr=False)
     pseudo_reward: Function = field(repr=False)
     slope_at_infinity: float
+    growth: float = 0.0
     alpha: float | None = None
 
     @property
     def finite_on_zeros(self) -> bool:
         """Whether D_f(pi || p) is finite where pi has mass and p has none."""
         return math.isfinite(self.slope_at_infinity)
+
+    def weighted_pseudo_reward(self, log_weights: torch.Tensor, log_t: torch.Tensor) -> torch.Tensor:
+        """(pi / q)(f'(1) - f'(t)), (n,), also where pi / q is below and the pseudo-reward above the range of floats.
+
+        Args:
+            log_weights: (n,) log pi - log q.
+            log_t: (n,) log pi - log p.
+        """
+        if not self.growth:
+            return log_weights.exp() * self.pseudo_reward(log_t)
+        far = -300 / self.growth  # beyond, the pseudo-reward is proportional to t^-growth in float64
+        excess = self.growth * (far - log_t).clamp(min=0)
+        return (log_weights + excess).exp() * self.pseudo_reward(log_t.clamp(min=far))
 
     def exact(self, log_pi: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
         """D_f(pi || p) by summation over all outcomes, differentiable with respect to `log_pi`.
@@ -110,10 +126,12 @@ def _alpha(alpha: float) -> Divergence:
     """Amari's family: (t^alpha - alpha t - 1 + alpha) / (alpha (alpha - 1)), its two ends by continuity."""
     if alpha == 0:
         return Divergence(
-            "alpha", lambda a, b: _forward_kl(a, b) + a.exp() - b.exp(), lambda s: torch.expm1(-s), 1.0, alpha
+            "alpha", lambda a, b: _forward_kl(a, b) + a.exp() - b.exp(), lambda s: torch.expm1(-s), 1.0, 1.0, alpha
         )
     if alpha == 1:
-        return Divergence("alpha", lambda a, b: _reverse_kl(a, b) - a.exp() + b.exp(), lambda s: -s, math.inf, alpha)
+        return Divergence(
+            "alpha", lambda a, b: _reverse_kl(a, b) - a.exp() + b.exp(), lambda s: -s, math.inf, 0.0, alpha
+        )
 
     def terms(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         # where pi > p, by symmetry: alpha of (pi, p) is 1 - alpha of (p, pi)
@@ -124,19 +142,19 @@ def _alpha(alpha: float) -> Divergence:
     def pseudo_reward(log_t: torch.Tensor) -> torch.Tensor:
         return torch.expm1((alpha - 1) * log_t) / (1 - alpha)
 
-    return Divergence("alpha", terms, pseudo_reward, 1 / (1 - alpha), alpha)
+    return Divergence("alpha", terms, pseudo_reward, 1 / (1 - alpha), 1 - alpha, alpha)
 
 
 DIVERGENCES = {
     d.name: d
     for d in (
-        Divergence("forward_kl", _forward_kl, lambda s: torch.expm1(-s), 0.0),
+        Divergence("forward_kl", _forward_kl, lambda s: torch.expm1(-s), 0.0, 1.0),
         Divergence("reverse_kl", _reverse_kl, lambda s: -s, math.inf),
         Divergence("jensen_shannon", _jensen_shannon, lambda s: softplus(-s) - math.log(2), math.log(2)),
         Divergence("total_variation", _total_variation, lambda s: -s.sign() / 2, 0.5),
-        Divergence("chi2_forward", _chi2_forward, lambda s: torch.expm1(-2 * s), 1.0),
+        Divergence("chi2_forward", _chi2_forward, lambda s: torch.expm1(-2 * s), 1.0, 2.0),
         Divergence("chi2_reverse", _chi2_reverse, lambda s: -2 * torch.expm1(s), math.inf),
-        Divergence("squared_hellinger", _squared_hellinger, lambda s: torch.expm1(-s / 2), 1.0),
+        Divergence("squared_hellinger", _squared_hellinger, lambda s: torch.expm1(-s / 2), 1.0, 0.5),
     )
 }
 NAMES: tuple[str, ...] = get_args(DivergenceName)

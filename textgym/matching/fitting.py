@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from textgym.matching.divergences import Divergence
 from textgym.matching.estimates import effective_sample_size
 from textgym.matching.targets import Features, Target
 
 LEAST_EFFECTIVE_SAMPLES = 25
+
+
+def check_zeros(target: Target, divergence: Divergence) -> None:
+    """Refuse, with a ValueError, a target with zeros under a divergence that is infinite there."""
+    if target.has_zeros and not divergence.finite_on_zeros:
+        raise ValueError(
+            f"the divergence {divergence.name!r} is infinite where the target is 0, as {target.spec} may be; "
+            "choose 'jensen_shannon' or 'forward_kl', or give the pointwise target a floor"
+        )
 
 
 def fit_to_reference(target: Target, features: Features, prompts: torch.Tensor) -> tuple[Target, torch.Tensor]:
