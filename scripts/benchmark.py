@@ -7,15 +7,13 @@ the median over repeated runs, by process CPU time (which other programs on the 
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from typing import Annotated, Any, Union
 
 import tyro
 
 from scripts.benchmarks import env, models
-from scripts.command_line import run_script
+from scripts.command_line import run_script, versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "env": env.env,
@@ -29,11 +27,8 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
 
 def main(results: Iterator[dict[str, Any]]) -> None:
     """Print the results of a subcommand, each with the versions that it was measured with."""
-    versions = {"python": platform.python_version()} | {
-        p: version(p) for p in ("textgym", "numpy", "gymnasium", "torch", "transformers")
-    }
     for result in results:
-        print(json.dumps(result | {"versions": versions}), flush=True)
+        print(json.dumps(result | {"versions": versions()}), flush=True)
 
 
 def command_line() -> Any:

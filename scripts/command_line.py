@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import platform
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import gymnasium as gym
 import tyro
 from rich.console import Console
 
+from textgym.arguments import check_argument
 from textgym.importing import imports_limited_to, texts_in
 from textgym.sb3.checkpoints import AgentState, read_agent_state
 from textgym.training.state import checkpoint_path, is_checkpoint
 
 console = Console(highlight=False)
+PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
 FOR_USERS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
 """Errors whose messages are written for users; of others the kind and the place are told as well."""
 
@@ -34,7 +39,7 @@ def run_script(
 
     Args:
         main: the script.
-        arguments: a type or function that `tyro.cli` accepts.
+        arguments: a type or function that `tyro.cli` accepts; the annotations of a dataclass are checked.
         description: the head of the help text.
         given: the command line; by default the process's.
     """
@@ -43,6 +48,8 @@ def run_script(
     about = f"{(description or '').strip()}\n\nAn error is told in a line or two; --debug shows its traceback."
     parsed = tyro.cli(arguments, args=[word for word in words if word != "--debug"], description=about.strip())
     try:
+        if dataclasses.is_dataclass(parsed):
+            check_options(parsed)
         main(parsed)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -60,6 +67,26 @@ def in_a_line_or_two(error: Exception) -> str:
         return message
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {place.filename}, line {place.lineno} (--debug shows more): {message}"
+
+
+def check_options(options: Any) -> None:
+    """Refuse values that the annotations of a dataclass do not accept, those of nested ones included.
+
+    Raises:
+        ValueError: it names the option.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            check_options(value)
+        else:
+            check_argument(f"--{field.name.replace('_', '-')}", value, hints[field.name])
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def read_saved(model: str) -> tuple[str, AgentState | None]:

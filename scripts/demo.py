@@ -1,6 +1,6 @@
 """The demo: an agent teaches the embedded model to write more positive movie reviews: `make demo` (REINFORCE).
 
-Everything goes through the public API: `gym.make_vec("TextGen-v0")`, `agents`, `scripts.evaluate`. It prints
+Everything goes through the public API: `gym.make_vec("TextGen-v0")`, `agents`, `textgym.evaluation`. It prints
 reward, KL to the reference and samples before and after, and writes the learning curve and the checkpoint to `--out`.
 """
 
@@ -21,8 +21,8 @@ import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
 from scripts.command_line import console, run_script
-from scripts.evaluate import Evaluation, evaluate
-from textgym.evaluation import show_sample
+from textgym.arguments import Count, NonNegative, Positive, Seed
+from textgym.evaluation import Evaluation, evaluate, show_sample
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import ShowProgress
 
@@ -41,15 +41,15 @@ class Args:
 
     algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = "reinforce"
     env_id: str = "TextGen-v0"
-    total_timesteps: int = 100_000
+    total_timesteps: Count = 100_000
     """Tokens to generate and train on."""
-    learning_rate: float = 3e-4
-    kl_coef: float = 0.02
-    n_envs: int = 64
-    num_generations: int = 8
+    learning_rate: Positive = 3e-4
+    kl_coef: NonNegative = 0.02
+    n_envs: Count = 64
+    num_generations: Count = 8
     device: str = "auto"
-    seed: int = 0
-    threads: int = 2
+    seed: Seed = 0
+    threads: Count = 2
     out: Path = Path("runs/demo")
 
 
@@ -86,7 +86,7 @@ def report(before: Evaluation, after: Evaluation) -> None:
         "length (tokens)": lambda e: f"{e.length.value:.1f}",
         "distinct-2": lambda e: f"{e.distinct_2:.3f}",
         "self-BLEU": lambda e: f"{e.self_bleu:.3f}",
-        "entropy (nats per token)": lambda e: f"{e.entropy:.2f}",
+        "entropy (nats per token)": lambda e: f"{e.entropy.value:.2f}",
     }
     for name, cell in rows.items():
         table.add_row(name, cell(before), cell(after))

@@ -20,6 +20,7 @@ from agents.distribution_matching import MatchingBaseline
 from agents.proposals import ProposalName
 from scripts.command_line import run_script
 from scripts.experiments.toy_targets import TARGETS, total_variation
+from textgym.arguments import Count, Positive, Probability
 from textgym.matching import DivergenceName, make_divergence, make_target
 
 
@@ -28,17 +29,17 @@ class Args:
     """What to try."""
 
     divergences: tuple[DivergenceName, ...] = ("jensen_shannon",)
-    alpha: float = 0.5
+    alpha: Probability = 0.5
     """Of the divergence `alpha`."""
     proposals: tuple[ProposalName, ...] = ("mixture",)
     baselines: tuple[MatchingBaseline, ...] = ("leave_one_out",)
-    seeds: int = 3
-    updates: int = 300
-    n_envs: int = 64
+    seeds: Count = 3
+    updates: Count = 300
+    n_envs: Count = 64
     """Episodes in an update."""
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     """At the beginning; it falls quadratically to 0."""
-    initial_episodes: int = 2048
+    initial_episodes: Count = 2048
     out: Path | None = None
     """A file for the numbers, as JSON."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import configure
 import textgym  # noqa: F401 (registers the env ids)
 from agents import QLearning
 from scripts.command_line import console, env_arguments, run_script
+from textgym.arguments import Count, Positive, PositiveShare, Probability, Range, Seed
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
 
@@ -30,23 +31,23 @@ class Args:
     """A TextGym id whose contexts can be enumerated."""
     env_kwargs: str = "{}"
     """Arguments of the env as JSON: `'{"max_new_tokens": 3}'`."""
-    total_timesteps: int = 600_000
+    total_timesteps: Count = 600_000
     """Tokens to generate and learn from."""
-    n_envs: int = 256
+    n_envs: Count = 256
     """Episodes side by side."""
-    learning_rate: float = 0.5
-    gamma: float = 1.0
+    learning_rate: Positive = 0.5
+    gamma: Probability = 1.0
     double_q: bool = False
-    exploration_fraction: float = 0.5
+    exploration_fraction: PositiveShare = 0.5
     """The part of the training in which epsilon falls from 1."""
-    exploration_final_eps: float = 0.05
+    exploration_final_eps: Probability = 0.05
     context: str = ""
     """The text whose Q-values are printed; by default the start."""
-    samples: int = 6
+    samples: Annotated[int, Range(0)] = 6
     """Epsilon-greedy texts to print."""
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
-    threads: int = 1
+    threads: Count = 1
     out: Path = Path("runs/q_learning")
 
 

@@ -79,6 +79,15 @@ def small_llama(vocab_size: int = 5, seed: int = 0, **kwargs):
     return LlamaForCausalLM(config).eval()
 
 
+def save_chars_model(path, seed: int) -> str:
+    """A random Llama over the 5 tokens of TextGenChars-v0, with its tokenizer; returns its folder's name."""
+    import gymnasium as gym
+
+    small_llama(seed=seed, initializer_range=0.1).save_pretrained(path)
+    gym.make("TextGenChars-v0").unwrapped.tokenizer.to_pretrained().save_pretrained(path)
+    return str(path)
+
+
 def small_gpt2(vocab_size: int = 5, seed: int = 0):
     """A random GPT-2: absolute positions, dropout that must stay off."""
     import torch

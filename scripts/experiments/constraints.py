@@ -18,7 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import REINFORCE, DistributionMatching, DualAscent
 from scripts.command_line import console
-from scripts.evaluate import Evaluation, evaluate
+from textgym.arguments import Count, NonNegative, Positive, PositiveShare, Probability
+from textgym.evaluation import Evaluation, evaluate
 from textgym.matching import DivergenceName, Features, least_kl
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
@@ -39,34 +40,34 @@ class Args:
     """What to train."""
 
     constraint: tyro.conf.Positional[ConstraintName]
-    share: float = 0.85
+    share: PositiveShare = 0.85
     """Of the texts that are to have the keyword or the topic: not all, so that every divergence is finite."""
     divergences: tuple[DivergenceName, ...] = ("reverse_kl",)
     """One agent for each."""
-    alpha: float = 0.5
+    alpha: Probability = 0.5
     """Of the divergence `alpha`."""
-    seeds: int = 1
-    total_timesteps: int = 400_000
+    seeds: Count = 1
+    total_timesteps: Count = 400_000
     """Tokens of each agent."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD has momentum 0.9; `docs/constraints.md` says why it is not Adam."""
-    learning_rate: float = 0.02
+    learning_rate: Positive = 0.02
     """Held for two fifths of the training; then it falls linearly to 0."""
-    dual_step: float = 0.1
+    dual_step: NonNegative = 0.1
     """Of the dual ascent that brings the policy's own means, not only the target's, to the wanted ones; 0 for none."""
-    n_envs: int = 128
+    n_envs: Count = 128
     """Episodes in an update."""
-    initial_episodes: int = 4096
+    initial_episodes: Count = 4096
     """Of the reference, to begin with."""
     smollm2: bool = False
     """SmolLM2-135M in place of the embedded model."""
     reinforce: bool = True
     """Train REINFORCE to equal satisfaction as well."""
-    episodes: int = 1024
+    episodes: Count = 1024
     """Of the evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of torch."""
     out: Path = Path("runs/constraints")
     """Where the numbers go, as JSON."""

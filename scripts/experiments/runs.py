@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +14,10 @@ import tyro
 from stable_baselines3.common.logger import configure
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
-from scripts.command_line import console
-from scripts.evaluate import PACKAGES, evaluate
+from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
+from textgym.arguments import Count
+from textgym.evaluation import evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.training.reference import Reference
@@ -36,15 +35,15 @@ class Args:
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
     model: str | None = None
     """A name, a directory or a hub id; by default the env's own. Untrained, it is what KL is measured to."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs of each entry, with seeds 0, 1, ..."""
-    total_timesteps: int = 20_000
+    total_timesteps: Count = 20_000
     """Tokens that a run generates and trains on."""
-    evaluation_episodes: int = 256
+    evaluation_episodes: Count = 256
     """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
     out: Path = Path("runs/compare")
     device: str = "auto"
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of torch."""
 
 
@@ -117,12 +116,12 @@ def plan(args: Args) -> list[Run]:
     """The runs, seed by seed: the untrained model and then the entries.
 
     Raises:
-        ValueError: a wrong or repeated entry, or a wrong number.
+        ValueError: a wrong or repeated entry, or numbers that do not go together.
         FileExistsError: a folder holds a run with other arguments.
     """
-    if not args.agents or min(args.seeds, args.total_timesteps) < 1:
-        raise ValueError("at least one agent, one seed and one timestep are needed")
-    if args.evaluation_episodes < 1 or args.evaluation_episodes % args.env.n_envs:
+    if not args.agents:
+        raise ValueError("at least one agent is needed")
+    if args.evaluation_episodes % args.env.n_envs:
         raise ValueError(
             f"--evaluation-episodes {args.evaluation_episodes} is not a multiple of --n-envs {args.env.n_envs}"
         )
@@ -164,7 +163,7 @@ def execute(run: Run, args: Args) -> dict[str, Any]:
     return run.write(
         tokens=agent.num_timesteps,
         seconds=round(time.perf_counter() - start, 1),
-        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        versions=versions(),
         evaluation=evaluation,
     )
 

@@ -3,13 +3,17 @@
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import gymnasium as gym
 import pytest
+import tyro
 
 from scripts.command_line import env_arguments, parse_json, run_script
+from tests.helpers.scripts import error_of
+from textgym.arguments import Count, PositiveShare
 from textgym.scorers.base import ScorerError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -85,6 +89,41 @@ def test_arguments_reach_the_script_and_the_help_names_debug(capsys):
 
 def test_ctrl_c_ends_without_a_word():
     assert ends_with(KeyboardInterrupt()) == 130
+
+
+@dataclass
+class Inner:
+    """A part of other options."""
+
+    seeds: Count = 1
+
+
+@dataclass
+class Outer:
+    """Options with ranges, parts of them in a dataclass of their own."""
+
+    inner: Annotated[Inner, tyro.conf.arg(name="")] = field(default_factory=Inner)
+    top_p: PositiveShare | None = None
+    names: tuple[str, ...] = ()
+    out: Path = Path("runs")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0"], "--seeds is 0; it must be an integer of at least 1"),
+        (["--top-p", "1.5"], "--top-p is 1.5; it must be in (0, 1], or None"),
+        (["--top-p", "nan"], "--top-p is nan; it must be in (0, 1], or None"),
+    ],
+)
+def test_values_out_of_range_name_their_option(words, message):
+    assert error_of(lambda args: None, Outer, *words) == message
+
+
+def test_values_in_range_reach_the_script():
+    got = []
+    run_script(got.append, Outer, given=["--seeds", "3", "--top-p", "1", "--names", "a", "b", "--out", "x"])
+    assert got == [Outer(Inner(3), 1.0, ("a", "b"), Path("x"))]
 
 
 @pytest.mark.parametrize("name", ["scorer", "prompts"])

@@ -253,7 +253,6 @@ def test_values_have_their_types(tmp_path):
         ({"agents": ("ppo:seed=3",)}, "'seed=3' in"),
         ({"agents": ("ppo", "rloo", "ppo")}, "two of .* share one"),
         ({"agents": ()}, "at least one agent"),
-        ({"seeds": 0}, "one seed"),
         ({"evaluation_episodes": 40}, "--evaluation-episodes 40 is not a multiple of --n-envs 16"),
     ],
 )

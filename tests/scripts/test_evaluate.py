@@ -1,42 +1,32 @@
 """`scripts/evaluate.py`: numbers against hand computation from the episodes, checkpoints, and the command line."""
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 
-from scripts.evaluate import Args, evaluate, load_agent, main
-from tests.conftest import small_llama
+from scripts.evaluate import Args, main
+from scripts.policies import load
+from tests.conftest import save_chars_model
+from tests.helpers.scripts import error_of
+from textgym.evaluation import evaluate
 from textgym.language_models import load_model
-from textgym.matching import Estimate
-from textgym.metrics import self_bleu
 from textgym.sb3 import EpisodicAlgorithm
 
 ROOT = Path(__file__).parents[2]
 
 
-def save_model(path, seed, tokenizer=True):
-    """A random Llama over the 5 tokens of TextGenChars-v0."""
-    small_llama(seed=seed, initializer_range=0.1).save_pretrained(path)
-    if tokenizer:
-        gym.make("TextGenChars-v0").unwrapped.tokenizer.to_pretrained().save_pretrained(path)
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"), seed=0)
+    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
 
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("other"), seed=1)
+    return save_chars_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,58 +43,6 @@ def checkpoint(model, other_model, tmp_path_factory):
     return str(path)
 
 
-def log_probs_by_hand(path, episodes):
-    """(E,) log-probability of each completion, and (E,) summed entropies, one token at a time."""
-    network = load_model(path)
-    totals, entropies = [], []
-    for row in episodes.rows.tolist():
-        prompt, completion = row[:1], [i for i in row[1:] if i != 5]
-        with torch.no_grad():
-            logits = network(torch.tensor([prompt + completion])).logits[0]
-        distributions = logits[: len(completion)].double().log_softmax(-1)
-        totals.append(sum(distributions[t, token].item() for t, token in enumerate(completion)))
-        entropies.append(-(distributions.exp() * distributions).sum().item())
-    return np.array(totals), np.array(entropies)
-
-
-def test_numbers_against_the_episodes(model, other_model):
-    agent, _, _, reference = load_agent(
-        Args(model=model, reference=other_model, env_id="TextGenChars-v0", episodes=32, device="cpu")
-    )
-    assert reference == other_model
-    kept = []
-    sample, agent.sample_episodes = agent.sample_episodes, lambda n: kept.append(sample(n)) or kept[-1]
-    result = evaluate(agent, 32, samples=2)
-    (episodes,) = kept
-    completions = [[i for i in row[1:] if i != 5] for row in episodes.rows.tolist()]
-    texts = ["".join("abcd"[i] for i in ids if i < 4) for ids in completions]
-    rewards = np.array([2 * text.count("ab") / max(len(text), 1) for text in texts])
-    lengths = np.array([len(ids) for ids in completions])
-
-    assert result.episodes == 32 == len(texts)
-    assert 0 < rewards.mean() < 1  # otherwise the next lines show little
-    assert result.reward.value == pytest.approx(rewards.mean())
-    assert result.reward.standard_error == pytest.approx(rewards.std(ddof=1) / math.sqrt(32))
-    assert result.components == {"regex": result.reward}
-    assert result.length.value == pytest.approx(lengths.mean())
-    assert result.eos_share == pytest.approx(np.mean([ids[-1] == 4 for ids in completions]))
-    tokens = [i for ids in completions for i in ids]
-    pairs = [pair for ids in completions for pair in zip(ids, ids[1:], strict=False)]
-    assert result.distinct_1 == pytest.approx(len(set(tokens)) / len(tokens))
-    assert result.distinct_2 == pytest.approx(len(set(pairs)) / len(pairs))
-    assert result.self_bleu == pytest.approx(self_bleu(texts))
-
-    ours, entropies = log_probs_by_hand(model, episodes)
-    theirs, _ = log_probs_by_hand(other_model, episodes)
-    k1 = ours - theirs
-    assert result.kl_to_reference.value == pytest.approx(k1.mean(), abs=1e-4)
-    assert result.kl_to_reference.standard_error == pytest.approx(k1.std(ddof=1) / math.sqrt(32), abs=1e-4)
-    assert result.entropy == pytest.approx(entropies.sum() / lengths.sum(), abs=1e-4)
-    assert [s.completion for s in result.samples] == [texts[0], texts[-1]]
-    assert [s.reward for s in result.samples] == pytest.approx([rewards[0], rewards[-1]])
-    assert [s.prompt for s in result.samples] == ["", ""]
-
-
 def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     file = tmp_path / "new" / "result.json"
     result = main(Args(model=model, env_id="TextGenChars-v0", episodes=10, device="cpu", seed=3, json=file))
@@ -116,17 +54,17 @@ def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     table = capsys.readouterr().out
     for word in ("reward", "regex", "KL to reference", "entropy", "ended by EOS", "distinct-2", "self-BLEU"):
         assert word in table
-    assert f"{result.entropy:.4f}" in table and f"{result.reward.standard_error:.4f}" in table
+    assert f"{result.entropy.value:.4f}" in table and f"{result.reward.standard_error:.4f}" in table
 
 
 def test_a_checkpoint_brings_its_env_and_reference(checkpoint, model, other_model):
-    agent, env_id, _, reference = load_agent(Args(model=checkpoint, episodes=4, device="cpu"))
-    assert (env_id, reference) == ("TextGenChars-v0", model)
-    assert agent.env.num_envs == 4
-    for ours, path in ((agent.policy.model, other_model), (agent.reference.model, model)):
+    loaded = load(Args(model=checkpoint, device="cpu"), 4)
+    assert (loaded.env_id, loaded.reference, loaded.env.num_envs) == ("TextGenChars-v0", model, 4)
+    policy = loaded.policy()
+    for ours, path in ((policy.token_model.model, other_model), (policy.reference.model, model)):
         theirs = load_model(path).state_dict()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
-    assert evaluate(agent, 64).kl_to_reference.value > 0.1
+    assert evaluate(policy, 64).kl_to_reference.value > 0.1
 
 
 def test_a_checkpoint_with_an_unnamed_reference(model, tmp_path):
@@ -134,9 +72,9 @@ def test_a_checkpoint_with_an_unnamed_reference(model, tmp_path):
         "TokenPolicy", "TextGenChars-v0", load_model(model), n_envs=2, num_generations=1, device="cpu"
     )
     agent.save(tmp_path / "saved")
-    again, _, _, reference = load_agent(Args(model=str(tmp_path / "saved"), episodes=2, device="cpu"))
-    assert reference == str(tmp_path / "saved" / "reference")
-    assert evaluate(again, 2).kl_to_reference.value == pytest.approx(0, abs=1e-5)
+    again = load(Args(model=str(tmp_path / "saved"), device="cpu"), 2)
+    assert again.reference == str(tmp_path / "saved" / "reference")
+    assert evaluate(again.policy(), 2).kl_to_reference.value == pytest.approx(0, abs=1e-5)
 
 
 def test_the_seed_decides(model):
@@ -153,38 +91,51 @@ def test_env_arguments_reach_the_env(model):
         env_kwargs='{"max_new_tokens": 3}',
         scorer='{"name": "length", "target": 2}',
     )
-    agent, _, _, _ = load_agent(args)
-    assert agent.mdp.max_new_tokens == 3 and agent.component_names == ("length",)
-    assert agent.n_envs == 64  # the largest divisor of 256 up to 64
+    loaded = load(args, args.rows())
+    task = loaded.env.unwrapped.task
+    assert task.mdp.max_new_tokens == 3 and task.scorer.component_names == ("length",)
+    assert loaded.env.num_envs == 64  # the largest divisor of 256 up to 64
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("words", "message"),
     [
-        ({"env_kwargs": "{"}, "not JSON"),
-        ({"env_kwargs": "[1]"}, "JSON object"),
-        ({"env_kwargs": '{"scorer": "length"}', "scorer": "length"}, "given twice"),
-        ({"episodes": 10, "n_envs": 4}, "multiple"),
-        ({"episodes": 0}, "positive"),
+        (["--env-kwargs", "{"], "--env-kwargs is not JSON"),
+        (["--env-kwargs", "[1]"], "--env-kwargs must be a JSON object"),
+        (["--scorer", "{bad"], "--scorer is not JSON"),
+        (["--scorer", "length", "--env-kwargs", '{"scorer": "length"}'], "scorer is given twice"),
+        (["--episodes", "10", "--n-envs", "4"], "--episodes 10 is not a multiple of --n-envs 4"),
+        (["--episodes", "0"], "--episodes is 0; it must be an integer of at least 1"),
+        (["--n-envs", "0"], "--n-envs is 0; it must be"),
+        (["--n-envs", "-2"], "--n-envs is -2; it must be"),
+        (["--micro-batch-size", "0"], "--micro-batch-size is 0; it must be"),
+        (["--samples", "-1"], "--samples is -1; it must be an integer of at least 0"),
+        (["--seed", "-1"], "--seed is -1; it must be"),
+        (["--device", "cuda:99"], "--device is 'cuda:99'; it must be 'auto', 'cpu', or another device"),
     ],
 )
-def test_clear_errors(model, changed, message):
-    with pytest.raises(ValueError, match=message):
-        main(Args(**{"model": model, "env_id": "TextGenChars-v0", "device": "cpu"} | changed))
+def test_clear_errors(model, words, message):
+    assert error_of(main, Args, "--model", model, "--env-id", "TextGenChars-v0", *words).startswith(message)
 
 
 def test_a_reference_with_other_tokens_is_refused(model, tmp_path):
     from textgym.tokenizers import character_tokenizer
 
-    other = save_model(tmp_path, seed=2, tokenizer=False)
+    other = save_chars_model(tmp_path, seed=2)
     character_tokenizer("wxyz").to_pretrained().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="tokenizer"):
-        load_agent(Args(model=model, reference=other, env_id="TextGenChars-v0", device="cpu"))
+        load(Args(model=model, env_id="TextGenChars-v0", device="cpu"), 2).policy(other)
 
 
-def test_one_episode_has_no_standard_error():
-    estimate = Estimate.mean_of(torch.tensor([2]))
-    assert estimate.value == 2 and math.isnan(estimate.standard_error)
+def test_a_checkpoint_without_a_reference_asks_for_one(model, tmp_path):
+    from agents import REINFORCE
+
+    loaded = load_model(model)
+    agent = REINFORCE("TokenPolicy", "TextGenChars-v0", loaded, n_envs=4, num_generations=2, kl_coef=0.0, device="cpu")
+    agent.save(tmp_path / "saved")
+    args = Args(model=str(tmp_path / "saved"), episodes=4, device="cpu")
+    with pytest.raises(ValueError, match="keeps no reference; name one with --reference"):
+        main(args)
 
 
 def test_command_line_from_another_directory(checkpoint, tmp_path):

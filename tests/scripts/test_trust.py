@@ -49,8 +49,8 @@ def downloaded(tmp_path, monkeypatch):
 def run(script, **kwargs):
     """A script on the checkpoint."""
     if script is sample:
-        return list(sample.samples(sample.Args(model="downloaded", n=1, device="cpu", **kwargs)))
-    return evaluate.load_agent(evaluate.Args(model="downloaded", episodes=2, device="cpu", **kwargs))
+        return sample.samples(sample.Args(model="downloaded", n=1, device="cpu", **kwargs))
+    return evaluate.main(evaluate.Args(model="downloaded", episodes=2, device="cpu", **kwargs))
 
 
 @pytest.mark.parametrize("script", [sample, evaluate])
@@ -102,6 +102,12 @@ def test_one_repeated_name_trusts_no_other(downloaded):
 def test_a_checkpoint_that_names_nothing_needs_no_trust(downloaded, script):
     downloaded(scorer={"name": "keyword", "words": ["a:b"]}, prompts=["a"])
     run(script)
+
+
+def test_without_scoring_the_scorer_of_a_checkpoint_is_not_imported(downloaded):
+    imported = downloaded(scorer=CODE)
+    assert run(sample, no_score=True)[0].reward is None
+    assert not imported.exists()
 
 
 def test_a_limit_ends_with_its_block():

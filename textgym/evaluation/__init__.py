@@ -1,6 +1,29 @@
 """What a policy writes and how good it is: samples, one evaluation for every policy, and statistics over seeds."""
 
+from textgym.importing import require
+
+for _package in ("torch", "transformers"):
+    require(_package, "agents")
+
+from textgym.evaluation.chat import Conversation
+from textgym.evaluation.evaluation import Evaluation, describe, evaluate
+from textgym.evaluation.policies import ModelPolicy, Policy
 from textgym.evaluation.samples import NoReward, Sample, play, show_sample
+from textgym.evaluation.sampling import best_of_n, quasi_rejection
 from textgym.evaluation.statistics import Interval
 
-__all__ = ["Interval", "NoReward", "Sample", "play", "show_sample"]
+__all__ = [
+    "Conversation",
+    "Evaluation",
+    "Interval",
+    "ModelPolicy",
+    "NoReward",
+    "Policy",
+    "Sample",
+    "best_of_n",
+    "describe",
+    "evaluate",
+    "play",
+    "quasi_rejection",
+    "show_sample",
+]

@@ -3,7 +3,7 @@
 A sample x of a policy q stays with probability min(1, P(x) / (beta q(x))), so what stays follows p_beta, proportional
 to min(P / beta, q) (Eikema et al. 2022, arXiv 2112.05702). The smaller the share that is accepted, which beta sets, the
 nearer p_beta is to p = P / Z; where P <= beta q everywhere it is p itself, and the method is rejection sampling. All
-functions read log P - log q at samples of q; `textgym.sb3.sampling` draws them.
+functions read log P - log q at samples of q; `textgym.evaluation.sampling` draws them.
 """
 
 from __future__ import annotations

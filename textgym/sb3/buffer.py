@@ -45,18 +45,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
             **fields: `rows`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`, as in `Episodes`.
         """
         tensors = {name: torch.as_tensor(array, device=self.device) for name, array in fields.items()}
-        real = tensors["rows"].ne(int(self.observation_space.high.flat[0]))  # type: ignore[attr-defined]
-        zeros = torch.zeros_like(tensors["rewards"])
-        self._episodes = Episodes(
-            **tensors,
-            mask=real[:, -self.max_new_tokens :],
-            row_lengths=real.sum(-1) - 1,
-            log_probs=tensors["sampled_log_probs"],
-            reference_log_probs=zeros,
-            reference_log_normalizers=zeros,
-            advantages=zeros,
-            returns=zeros,
-        )
+        pad_id = int(self.observation_space.high.flat[0])  # type: ignore[attr-defined]
+        self._episodes = Episodes.sampled(pad_id, **tensors)
         self.pos, self.full = self.buffer_size, True
 
     @property

@@ -112,11 +112,9 @@ class ShowProgress(BaseCallback):
 
 def print_samples(agent: EpisodicAlgorithm, count: int, console: Console) -> None:
     """Print some episodes of the newest rollout, with their rewards."""
-    assert agent.env is not None
-    task = agent.env.get_attr("task")[0]
     episodes = agent.rollout_buffer.episodes
     for i in evenly_spaced(range(len(episodes)), count):
-        prompt, completion = task.decode_parts(episodes.rows[i].cpu().numpy())
+        prompt, completion = agent.task.decode_parts(episodes.rows[i].cpu().numpy())
         show_sample(Sample(prompt, completion, episodes.rewards[i].sum().item()), console)
 
 

@@ -32,6 +32,7 @@ from textgym.arguments import (
     arguments_of,
     check_argument,
 )
+from textgym.envs.task import TextTask
 from textgym.language_models.devices import Device
 from textgym.language_models.precision import Precision
 from textgym.language_models.token_model import TokenModel
@@ -46,8 +47,8 @@ from textgym.sb3.resumable import ResumableAlgorithm
 from textgym.sb3.vec_env import TextVecEnv
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
-from textgym.training.reference import Reference
-from textgym.training.terms import with_training_terms
+from textgym.training.features import check_features, features_of
+from textgym.training.reference import Reference, with_log_probs
 from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
 
@@ -215,22 +216,24 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         return True
 
     @property
+    def task(self) -> TextTask:
+        """The env's tokenizer, prompts and scorer."""
+        assert self.env is not None
+        return self.env.get_attr("task")[0]
+
+    @property
     def component_names(self) -> tuple[str, ...]:
         """Names of the columns of `Episodes.components`: the scorer's components."""
-        assert self.env is not None
-        return self.env.get_attr("scorer")[0].component_names
+        return self.task.scorer.component_names
 
     def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
         """What targets read, (E,) float64 each: the scorer's components, and the return as `"reward"`."""
-        components = dict(zip(self.component_names, episodes.components.double().T, strict=True))
-        return {**components, "reward": episodes.rewards.double().sum(-1)}
+        return features_of(episodes, self.component_names)
 
     @staticmethod
     def check_features(target: Target, env: VecEnv) -> None:
         """Refuse a target that reads what the env does not report, with a ValueError."""
-        known = ("reward", *env.get_attr("scorer")[0].component_names)
-        if unknown := [name for name in target.features if name not in known]:
-            raise ValueError(f"the target reads the feature {unknown[0]!r}; the env reports {list(known)}")
+        check_features(target, env.get_attr("scorer")[0].component_names)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         """As SB3's, but not below 0: a last rollout longer than asked for would reverse a falling learning rate."""
@@ -262,7 +265,9 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         if not self._fill(rollout_buffer, env, n_rollout_steps, self.actor(), on_step):
             return False
         self.end_sampling()
-        rollout_buffer.episodes = self.process_rollout(self._with_log_probs(rollout_buffer.episodes))
+        rollout_buffer.episodes = self.process_rollout(
+            with_log_probs(self.token_model, self.reference, rollout_buffer.episodes, self.micro_batch_size)
+        )
         self._log_rollout(rollout_buffer.episodes)
         self._on_policy = True
         callback.update_locals(locals())
@@ -277,7 +282,12 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         """
         if episodes < 1 or episodes % self.n_envs:
             raise ValueError(f"episodes={episodes} is not a multiple of the number of envs, {self.n_envs}")
-        return self._with_log_probs(self._collect(episodes // self.n_envs, self.token_model))
+        return with_log_probs(
+            self.token_model,
+            self.reference,
+            self._collect(episodes // self.n_envs, self.token_model),
+            self.micro_batch_size,
+        )
 
     def actor(self) -> Actor:
         """What samples the episodes of a rollout: the policy, or a proposal that a subclass corrects for."""
@@ -309,15 +319,6 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         if finished is not None:
             buffer.fill(**finished)
         return finished is not None
-
-    def _with_log_probs(self, episodes: Episodes) -> Episodes:
-        """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well."""
-        if self.reference is not None:
-            log_probs, log_normalizers = self.reference.log_probs(episodes, self.micro_batch_size)
-            episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
-        if self.token_model.dtype == "float32":
-            return episodes
-        return with_training_terms(self.token_model, episodes, self.micro_batch_size)
 
     def _log_rollout(self, episodes: Episodes) -> None:
         self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())

@@ -66,6 +66,27 @@ class Episodes:
         """(E,) int64 completion tokens, EOS included."""
         return self.mask.sum(-1)
 
+    @classmethod
+    def sampled(cls, pad_id: int, **fields: torch.Tensor) -> Episodes:
+        """What sampling alone gives; all that is computed later is 0.
+
+        Args:
+            pad_id: the MDP's.
+            **fields: `rows`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`.
+        """
+        real, width = fields["rows"] != pad_id, fields["rewards"].shape[1]
+        zeros = torch.zeros_like(fields["rewards"])
+        return cls(
+            **fields,
+            mask=real[:, -width:],
+            row_lengths=real.sum(-1) - 1,
+            log_probs=fields["sampled_log_probs"],
+            reference_log_probs=zeros,
+            reference_log_normalizers=zeros,
+            advantages=zeros,
+            returns=zeros,
+        )
+
     def replace(self, **fields: torch.Tensor) -> Episodes:
         """A copy with some fields exchanged."""
         return dataclasses.replace(self, **fields)

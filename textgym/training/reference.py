@@ -14,7 +14,7 @@ from textgym.language_models.precision import lower_frozen_matrices
 from textgym.language_models.token_model import TokenModel
 from textgym.training.actors import ModelActor
 from textgym.training.episodes import Episodes
-from textgym.training.terms import log_probs_under
+from textgym.training.terms import log_probs_under, with_training_terms
 
 
 class Reference:
@@ -67,3 +67,22 @@ class Reference:
     def _active(self) -> AbstractContextManager[None]:
         """The context in which the model is the reference."""
         return self._token_model.adapters_off() if self.model is None else nullcontext()
+
+
+def with_log_probs(
+    token_model: TokenModel, reference: Reference | None, episodes: Episodes, micro_batch_size: int | None
+) -> Episodes:
+    """Add the reference's log-probabilities; in bfloat16, take the policy's from the training forward as well.
+
+    Args:
+        token_model: the policy that sampled the episodes.
+        reference: None leaves its log-probabilities 0.
+        episodes: E finished episodes.
+        micro_batch_size: episodes per forward pass at most.
+    """
+    if reference is not None:
+        log_probs, log_normalizers = reference.log_probs(episodes, micro_batch_size)
+        episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
+    if token_model.dtype == "float32":
+        return episodes
+    return with_training_terms(token_model, episodes, micro_batch_size)

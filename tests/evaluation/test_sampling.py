@@ -8,11 +8,11 @@ import torch
 
 import textgym  # noqa: F401 (registers the ids)
 from tests.conftest import episodes_of
+from textgym.evaluation.sampling import best_of_n, quasi_rejection
 from textgym.exact import TokenTree
 from textgym.language_models.tabular import TabularLM
 from textgym.matching import RLHF, Distributional, Pointwise
 from textgym.sb3 import EpisodicAlgorithm
-from textgym.sb3.sampling import best_of_n, quasi_rejection
 
 TARGET = RLHF(0.5)
 
@@ -117,7 +117,7 @@ def test_several_prompts_and_no_reference_are_refused():
     with pytest.raises(ValueError, match="make the env with a single prompt"):
         quasi_rejection(agent, TARGET, 8, pilot=64)
     agent = REINFORCE("TokenPolicy", env, small_llama(), kl_coef=0.0, seed=0, device="cpu")
-    with pytest.raises(ValueError, match="the agent keeps none"):
+    with pytest.raises(ValueError, match="this policy has none"):
         quasi_rejection(agent, TARGET, 8)
 
 

@@ -14,9 +14,10 @@ import math
 
 import torch
 
+from textgym.evaluation.policies import Policy
 from textgym.matching import Acceptance, Target, find_log_beta, log_acceptance, measure
-from textgym.sb3.episodic import EpisodicAlgorithm
 from textgym.training.episodes import Episodes
+from textgym.training.features import check_features, features_of
 
 
 def best_of_n(episodes: Episodes, n: int) -> Episodes:
@@ -44,7 +45,7 @@ def best_of_n(episodes: Episodes, n: int) -> Episodes:
 
 
 def quasi_rejection(
-    agent: EpisodicAlgorithm,
+    policy: Policy,
     target: Target,
     episodes: int,
     acceptance: float = 0.25,
@@ -57,7 +58,7 @@ def quasi_rejection(
     proposals are drawn until enough of them are accepted. The reference is read at the policy's temperature.
 
     Args:
-        agent: with an env of one prompt, and a reference.
+        policy: an agent or a `ModelPolicy`, with an env of one prompt, and a reference.
         target: p = P / Z.
         episodes: how many to accept.
         acceptance: the wanted rate; not used where `log_beta` is given.
@@ -74,14 +75,13 @@ def quasi_rejection(
     """
     if episodes < 1 or pilot < 1:
         raise ValueError(f"episodes={episodes} and pilot={pilot} must be at least 1")
-    assert agent.env is not None
-    agent.check_features(target, agent.env)
-    agent.token_model.distribution.refuse_truncation(
+    check_features(target, policy.task.scorer.component_names)
+    policy.token_model.distribution.refuse_truncation(
         "the target has texts that a truncated policy never proposes, and P / q does not count them"
     )
-    proposals = _proposals(agent, pilot)
-    target = target.fit(agent.features(proposals), _log_base(proposals))
-    ratios = [_log_ratios(agent, target, proposals)]
+    proposals = _proposals(policy, pilot)
+    target = target.fit(features_of(proposals, policy.task.scorer.component_names), _log_base(proposals))
+    ratios = [_log_ratios(policy, target, proposals)]
     log_beta = find_log_beta(ratios[0], acceptance) if log_beta is None else log_beta
     if (rate := measure(ratios[0], log_beta).rate.value) * len(proposals) < 1:
         raise ValueError(
@@ -90,22 +90,22 @@ def quasi_rejection(
         )
     accepted: list[Episodes] = []
     while (missing := episodes - sum(map(len, accepted))) > 0:
-        proposals = _proposals(agent, min(math.ceil(missing / rate), pilot))
-        ratios.append(_log_ratios(agent, target, proposals))
+        proposals = _proposals(policy, min(math.ceil(missing / rate), pilot))
+        ratios.append(_log_ratios(policy, target, proposals))
         chance = log_acceptance(ratios[-1], log_beta).exp()
         accepted.append(proposals.select(torch.rand_like(chance) < chance))
     return Episodes.concatenate(accepted).select(slice(episodes)), measure(torch.cat(ratios), log_beta), target
 
 
-def _proposals(agent: EpisodicAlgorithm, at_least: int) -> Episodes:
+def _proposals(policy: Policy, at_least: int) -> Episodes:
     """Episodes of the policy, a multiple of the number of envs.
 
     Raises:
-        ValueError: the agent has no reference, or the episodes have several prompts.
+        ValueError: the policy has no reference, or the episodes have several prompts.
     """
-    if agent.reference is None:
-        raise ValueError("a target is relative to a reference, and the agent keeps none; name one (reference=...)")
-    episodes = agent.sample_episodes(-(-at_least // agent.n_envs) * agent.n_envs)
+    if policy.reference is None:
+        raise ValueError("a target is relative to a reference, and this policy has none; name one (reference=...)")
+    episodes = policy.sample_episodes(-(-at_least // policy.n_envs) * policy.n_envs)
     if (episodes.prompt_ids != episodes.prompt_ids[0]).any():
         raise ValueError("each prompt has its own Z and its own beta; make the env with a single prompt")
     return episodes
@@ -116,6 +116,6 @@ def _log_base(episodes: Episodes) -> torch.Tensor:
     return (episodes.reference_log_probs.double() - episodes.sampled_log_probs.double()).sum(-1)
 
 
-def _log_ratios(agent: EpisodicAlgorithm, target: Target, episodes: Episodes) -> torch.Tensor:
+def _log_ratios(policy: Policy, target: Target, episodes: Episodes) -> torch.Tensor:
     """The log-ratios log P - log q, (n,) float64."""
-    return target.log_weights(agent.features(episodes)) + _log_base(episodes)
+    return target.log_weights(features_of(episodes, policy.task.scorer.component_names)) + _log_base(episodes)

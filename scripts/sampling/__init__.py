@@ -1,0 +1,1 @@
+"""What `scripts/sample.py` does: texts, accepted texts, and a chat."""

@@ -1,0 +1,145 @@
+"""The evaluation of a policy: reward, distance from a reference, and how varied its texts are.
+
+`evaluate` is the one evaluation of this project, for agents, checkpoints and plain models; `describe` is the same for
+episodes that are there already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from textgym.evaluation.policies import Policy
+from textgym.evaluation.samples import Sample
+from textgym.matching.estimates import Estimate, jackknife
+from textgym.metrics import distinct_n, evenly_spaced, self_bleu
+from textgym.training.episodes import Episodes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured over E independent episodes.
+
+    Attributes:
+        episodes: E.
+        reward: undiscounted return of the env.
+        components: total of each scorer component.
+        kl_to_reference: sum_t log pi(a_t | s_t) - log a(a_t | s_t), nats per sequence: the unbiased k1 estimator of
+            KL(pi || a), a being the frozen reference.
+        entropy: of the next-token distribution in nats, mean over all sampled tokens.
+        length: completion tokens, EOS included.
+        eos_share: share of episodes that ended with an EOS token, and not at the length limit.
+        distinct_1: different tokens among all completion tokens.
+        distinct_2: the same for pairs of tokens.
+        distinct_3: the same for triples.
+        self_bleu: of the completion texts, in [0, 1]; None for one episode.
+        samples: a few episodes, evenly spaced.
+    """
+
+    episodes: int
+    reward: Estimate
+    components: dict[str, Estimate]
+    kl_to_reference: Estimate
+    entropy: Estimate
+    length: Estimate
+    eos_share: Estimate
+    distinct_1: float
+    distinct_2: float
+    distinct_3: float
+    self_bleu: float | None
+    samples: tuple[Sample, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts and lists that `json.dumps` takes; a standard error that is not known becomes None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Estimate):
+                value = value._asdict()
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and math.isnan(value) else value
+
+        return plain(dataclasses.asdict(self))
+
+
+def evaluate(policy: Policy, episodes: int, samples: int = 4) -> Evaluation:
+    """Sample fresh episodes of a policy in its env and measure them; the policy and its counters do not change.
+
+    Standard errors take episodes as independent, so the env should have `num_generations=1`: mates share a prompt.
+
+    Args:
+        policy: an agent, or a `ModelPolicy`.
+        episodes: how many; a multiple of the number of envs.
+        samples: how many texts to keep.
+    """
+    return describe(policy, policy.sample_episodes(episodes), samples)
+
+
+def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation:
+    """Measure episodes of a policy that hold the reference's log-probabilities.
+
+    Args:
+        policy: what sampled them.
+        episodes: E of them.
+        samples: how many texts to keep.
+    """
+    task, rewards = policy.task, episodes.rewards.sum(-1)
+    completions = completion_ids(episodes)
+    texts = task.tokenizer.decode_batch(completions)
+    ends = [float(ids[-1] in task.mdp.eos_token_ids) for ids in completions]
+    rows = episodes.rows.cpu().numpy()
+    return Evaluation(
+        episodes=len(episodes),
+        reward=Estimate.mean_of(rewards),
+        components={
+            name: Estimate.mean_of(values)
+            for name, values in zip(task.scorer.component_names, episodes.components.T, strict=True)
+        },
+        kl_to_reference=Estimate.mean_of((episodes.log_probs - episodes.reference_log_probs).double().sum(-1)),
+        entropy=token_entropy(policy, episodes),
+        length=Estimate.mean_of(episodes.lengths),
+        eos_share=Estimate.mean_of(torch.tensor(ends)),
+        **variety(completions, texts),  # type: ignore[arg-type]
+        samples=tuple(
+            Sample(task.decode_parts(rows[i])[0], texts[i], rewards[i].item())
+            for i in evenly_spaced(range(len(texts)), samples)
+        ),
+    )
+
+
+def completion_ids(episodes: Episodes) -> list[list[int]]:
+    """The completion tokens of each episode, EOS included."""
+    return [ids[:n] for ids, n in zip(episodes.actions.tolist(), episodes.lengths.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def token_entropy(policy: Policy, episodes: Episodes) -> Estimate:
+    """The mean entropy of the next-token distribution over all sampled tokens, in nats.
+
+    It is a ratio of two means over episodes, of summed entropies and of lengths; so is its standard error.
+    """
+    sums = torch.zeros(len(episodes), dtype=torch.float64, device=episodes.rows.device)  # (E,)
+    for index in episodes.micro_batches(policy.micro_batch_size):
+        terms = policy.token_model.evaluate_episodes(
+            episodes.rows[index], episodes.actions[index], entropy_gradient=False
+        )
+        sums[index] = terms.entropies.double().sum(-1)
+    with torch.enable_grad():
+        weights = torch.full_like(sums, 1 / len(sums), requires_grad=True)
+        return jackknife((weights @ sums) / (weights @ episodes.lengths.double()), weights)
+
+
+def variety(completions: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float | None]:
+    """How varied a sample is: `distinct_1` to `distinct_3` of the tokens and `self_bleu` of the texts.
+
+    Self-BLEU is None for a single text. All depend on the size of the sample.
+    """
+    distinct: dict[str, float | None] = {f"distinct_{n}": distinct_n(completions, n) for n in (1, 2, 3)}
+    return distinct | {"self_bleu": self_bleu(texts) if len(texts) > 1 else None}

@@ -1,0 +1,39 @@
+"""An evaluation as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textgym.evaluation.evaluation import Evaluation
+from textgym.matching.estimates import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table(evaluation: Evaluation, title: str) -> Table:
+    """Every number with its standard error, where it has one."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows: list[tuple[str, Estimate | float | None]] = [("reward", evaluation.reward)]
+    rows += [(f"  {name}", value) for name, value in evaluation.components.items()]
+    rows += [
+        ("KL to reference (nats per text)", evaluation.kl_to_reference),
+        ("entropy (nats per token)", evaluation.entropy),
+        ("length (tokens)", evaluation.length),
+        ("ended by EOS", evaluation.eos_share),
+        ("distinct-1", evaluation.distinct_1),
+        ("distinct-2", evaluation.distinct_2),
+        ("distinct-3", evaluation.distinct_3),
+        ("self-BLEU", evaluation.self_bleu),
+    ]
+    made = Table(title=escape(title), title_justify="left")
+    for name in ("", "mean", "standard error"):
+        made.add_column(name, justify="left" if not name else "right")
+    for name, value in rows:
+        if isinstance(value, Estimate):
+            made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}")
+        else:
+            made.add_row(escape(name), "-" if value is None else f"{value:.4f}", "")
+    return made

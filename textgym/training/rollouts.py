@@ -1,0 +1,58 @@
+"""Whole episodes from a Gymnasium vector env, without any RL library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from textgym.training.actors import Actor
+from textgym.training.episodes import Episodes
+
+
+@torch.no_grad()
+def collect_episodes(env: Any, actor: Actor, rounds: int = 1, seed: int | None = None) -> Episodes:
+    """Complete episodes, the same number from every row of a vector env.
+
+    Args:
+        env: what `gym.make_vec` returned for a TextGym id, in autoreset mode `"Disabled"`, so that rows go in lockstep.
+        actor: chooses the tokens.
+        rounds: episodes per row.
+        seed: of the env; None goes on with its random numbers.
+
+    Returns:
+        the episodes, round by round, as sampling alone gives them (`Episodes.sampled`).
+
+    Raises:
+        ValueError: the env restarts rows by itself.
+    """
+    mode = env.metadata["autoreset_mode"].name
+    if mode != "DISABLED":
+        raise ValueError(f"the env's autoreset mode is {mode}; make it with autoreset_mode='Disabled'")
+    parts = []
+    for number in range(rounds):
+        parts.append(_one_round(env, actor, seed if number == 0 else None))
+    return Episodes.concatenate(parts)
+
+
+def _one_round(env: Any, actor: Actor, seed: int | None) -> Episodes:
+    """One episode per row."""
+    task, mdp = env.unwrapped.task, env.unwrapped.mdp
+    observations, infos = env.reset(seed=seed)
+    prompt_ids = np.array(infos["prompt_id"], np.int64)
+    terms = np.zeros((3, env.num_envs, mdp.max_new_tokens), np.float32)  # rewards, log-probabilities, values
+    components = np.zeros((env.num_envs, len(task.scorer.component_names)), np.float32)
+    live, step = np.ones(env.num_envs, bool), 0
+    while live.any():
+        actions, values, log_probs = actor(torch.from_numpy(observations))
+        observations, rewards, terminations, truncations, infos = env.step(actions.cpu().numpy())
+        terms[:, :, step] = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()]) * live
+        ended, step = live & (terminations | truncations), step + 1
+        if ended.any():
+            components[ended] = np.stack([infos[name] for name in task.scorer.component_names], -1)[ended]
+        live &= ~ended
+    fields = {"rows": observations, "prompt_ids": prompt_ids, "components": components}
+    fields |= dict(zip(("rewards", "sampled_log_probs", "values"), terms, strict=True))
+    tensors = {name: torch.as_tensor(array, device=actor.device) for name, array in fields.items()}
+    return Episodes.sampled(mdp.pad_id, **tensors)
