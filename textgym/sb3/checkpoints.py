@@ -1,7 +1,7 @@
 """From a stable-baselines3 algorithm to a checkpoint and back; `textgym.training.state` says what a checkpoint is.
 
 Beside the transformers model stands, where the reference has no name to load it by, `reference/`. With LoRA the model
-is peft's adapter files, and `base/` holds the model beneath where it has no name.
+is peft's adapter files, and `base/` holds the model beneath, unless that is on the hub.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from textgym.language_models.loader import load_model, no_progress_bars
+from textgym.language_models.adapters import remember_base, save_model
+from textgym.language_models.loader import hub_id, load_model, no_progress_bars
 from textgym.matching import Target
 from textgym.sb3.model_files import (
     VALUE_MODULES,
@@ -26,7 +27,6 @@ from textgym.sb3.model_files import (
     mdp_of,
     read_adapters,
     read_model,
-    save_model,
     value_tensors,
 )
 from textgym.sb3.progress import count_on
@@ -172,10 +172,12 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm, progress: Progress)
         param_groups=param_groups,
     )
     with no_progress_bars(), new_checkpoint(path, state, tensors) as folder:
-        save_model(token_model, folder, named=isinstance(algorithm.policy_kwargs["model"], str))
+        save_model(policy.model, folder, hub_id(algorithm.policy_kwargs["model"], policy.model))
         env.get_attr("tokenizer")[0].to_pretrained().save_pretrained(folder)
         if state.reference is None and reference is not None:
-            reference.save_pretrained(folder / "reference")
+            (folder / "reference").mkdir()
+            save_model(reference, folder / "reference")
+    remember_base(policy.model, checkpoint_path(path))
 
 
 def load_checkpoint(
@@ -211,6 +213,7 @@ def load_checkpoint(
             )
     if lora is not None:
         read_adapters(path, made.policy.model)
+    remember_base(made.policy.model, path)
     take_tensors(made, path, state)
     for group in made.policy.optimizer.param_groups:
         group |= (given.get("policy_kwargs") or {}).get("optimizer_kwargs") or {}

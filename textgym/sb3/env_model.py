@@ -23,7 +23,8 @@ def check_vocabulary(tokenizer: Tokenizer, model: str) -> None:
 
 def names_a_tokenizer(model: str) -> bool:
     """Whether a tokenizer belongs to a named model: to all but directories that hold the model alone."""
-    return not Path(model).is_dir() or (Path(model) / "tokenizer_config.json").is_file()
+    names = ("tokenizer_config.json", "adapter_config.json")  # adapters have that of the model beneath
+    return not Path(model).is_dir() or any((Path(model) / name).is_file() for name in names)
 
 
 def default_model(env: Any) -> Any:

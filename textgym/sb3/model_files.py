@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
 
 from textgym.importing import require
-from textgym.language_models.adapters import load_adapters, save_adapters
-from textgym.language_models.loader import adapter_base, load_model, no_progress_bars
+from textgym.language_models import adapters
+from textgym.language_models.loader import load_model, no_progress_bars
 from textgym.language_models.token_model import TokenModel
 from textgym.mdp import TextMDP
 from textgym.training.state import (
@@ -30,30 +29,6 @@ if TYPE_CHECKING:
     from textgym.sb3.policy import TokenPolicy
 
 VALUE_MODULES = ("value_net.", "value_trunk.")
-
-
-def save_model(token_model: TokenModel, folder: Path, named: bool) -> None:
-    """Write a policy's model, or its adapters.
-
-    Args:
-        token_model: the policy's.
-        folder: of the checkpoint.
-        named: whether `load_model` can make the model beneath the adapters from its name; otherwise it is written too.
-    """
-    if token_model.lora is None:
-        token_model.model.save_pretrained(folder)
-        return
-    save_adapters(token_model.model, folder)
-    if not named:
-        save_base(token_model.model, folder / "base")
-
-
-def save_base(model: PreTrainedModel, directory: Path) -> None:
-    """Write a model without the adapters that were added to it."""
-    weights = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
-    with torch.device("meta"):
-        empty = type(model)(model.config)
-    empty.save_pretrained(directory, state_dict=weights)
 
 
 def value_tensors(token_model: TokenModel) -> dict[str, torch.Tensor]:
@@ -75,18 +50,17 @@ def finite(model: Any) -> Any:
     return model
 
 
-def read_model(path: Path, adapters: bool) -> tuple[Any, Any]:
-    """What a policy's model is made from, and the adapters' config; a base model that has a name keeps it.
+def read_model(path: Path, with_adapters: bool) -> tuple[Any, Any]:
+    """What a policy's model is made from, and the adapters' config; the id of a base model on the hub is kept.
 
     Raises:
         CheckpointError: weights are missing, do not fit the model's config, or are not finite.
     """
-    if not adapters:
+    if not with_adapters:
         with problems_of(path, "model.safetensors"):
             return finite(load_model(str(path))), None
-    config = path / "adapter_config.json"
-    with problems_of(path, config.name):
-        lora, base = require("peft", "agents").LoraConfig.from_pretrained(str(path)), adapter_base(config)
+    with problems_of(path, "adapter_config.json"):
+        lora, base = require("peft", "agents").LoraConfig.from_pretrained(str(path)), adapters.adapter_base(path)
     with problems_of(path, "base/model.safetensors"):
         return (finite(load_model(base)) if Path(base).is_dir() else base), lora
 
@@ -98,7 +72,7 @@ def read_adapters(path: Path, model: Any) -> None:
         CheckpointError: they do not fit.
     """
     with problems_of(path, "adapter_model.safetensors"):
-        load_adapters(model, path)
+        adapters.read_adapters(model, path)
         finite(model)
 
 
@@ -137,7 +111,7 @@ def save_policy(policy: TokenPolicy, path: Any) -> None:
         arguments=policy.arguments,
     )
     with no_progress_bars(), new_checkpoint(path, state, value_tensors(policy.token_model)) as folder:
-        save_model(policy.token_model, folder, named=False)
+        adapters.save_model(policy.model, folder)
 
 
 def load_policy(cls: type[TokenPolicy], path: Any, device: torch.device) -> TokenPolicy:

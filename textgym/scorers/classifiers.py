@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.importing import require
-from textgym.language_models.loader import _loading, _resolve, _torch_dtype, adapter_base
+from textgym.language_models.adapters import adapter_base
+from textgym.language_models.loader import _loading, _resolve, _torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,7 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> Any:
     peft = require("peft", "agents")
     from peft.utils.save_and_load import load_peft_weights
 
-    base = adapter_base(folder / "adapter_config.json")
+    base = adapter_base(folder)
     saved = {name.removeprefix(PREFIX): t for name, t in load_peft_weights(str(folder), device="cpu").items()}
     outputs = {len(saved[name]) for name in _sized_by_labels(base) if name in saved}  # bias and weight say the same
     loaded = _load_whole(base, dtype, frozenset(saved), **({"num_labels": outputs.pop()} if outputs else {}))

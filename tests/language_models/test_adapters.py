@@ -1,0 +1,402 @@
+"""Adapters of every setting that is accepted come back exactly, by us, transformers and peft; the rest is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import small_gpt2, small_llama
+from textgym.language_models import load_model, load_tokenizer
+from textgym.language_models.adapters import add_lora, check_adapters, kinds, remember_base, save_model
+
+IDS = torch.tensor([[0, 3, 4, 1, 2]])
+BLOCKS = {"target_modules_bd_a": ["o_proj"], "target_modules_bd_b": ["q_proj"], "nblocks": 2, "match_strict": False}
+VARIANTS = [
+    {"r": 4},
+    {"r": 2, "lora_alpha": 5, "use_rslora": True, "init_lora_weights": "gaussian"},
+    {"use_dora": True},
+    {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "init_lora_weights": "orthogonal"},
+    {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]},
+    {"exclude_modules": ["q_proj"], "lora_bias": True},
+    {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True},
+    {"target_modules": ["lm_head", "q_proj"]},
+    {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+    {"trainable_token_indices": [1, 2]},
+    {"target_parameters": ["self_attn.q_proj.weight"], "target_modules": ["v_proj"]},
+    {"use_bdlora": BLOCKS},
+]
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(IDS).logits
+
+
+def tied_llama():
+    return small_llama(tie_word_embeddings=True)
+
+
+@torch.no_grad()
+def trained(make=small_llama, lora=None, seed=1):
+    """A model with adapters that are no longer the identity."""
+    model = make()
+    add_lora(model, {"r": 4} if lora is None else lora)
+    torch.manual_seed(seed)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.add_(0.3 * torch.randn_like(p))
+    return model.eval()
+
+
+def folder(path, **kwargs):
+    """The path of a folder with a trained model."""
+    path.mkdir()
+    save_model(trained(**kwargs), path)
+    return path
+
+
+def rewrite(path, change):
+    """Change the tensors of a folder's adapters."""
+    file = path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize("make", [small_llama, tied_llama])
+@pytest.mark.parametrize("lora", VARIANTS, ids=str)
+def test_what_is_saved_is_the_trained_model_for_every_reader(make, lora, tmp_path):
+    model = trained(make, lora)
+    expected, plain = logits(model), logits(make())
+    assert (expected - plain).abs().max() > 0.1
+    save_model(model, tmp_path)
+    torch.testing.assert_close(logits(load_model(tmp_path)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), expected, atol=1e-6, rtol=0)
+    base = load_model(tmp_path / "base")
+    torch.testing.assert_close(logits(base), plain, atol=0, rtol=0)
+    by_peft = peft.PeftModel.from_pretrained(base, str(tmp_path))
+    torch.testing.assert_close(logits(by_peft), expected, atol=1e-6, rtol=0)
+    loaded = load_model(tmp_path)
+    loaded.disable_adapters()  # the reference
+    torch.testing.assert_close(logits(loaded), plain, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("lora", VARIANTS, ids=str)
+def test_adapters_start_as_the_identity(lora):
+    model = tied_llama()
+    add_lora(model, lora)
+    torch.testing.assert_close(logits(model), logits(tied_llama()), atol=1e-5, rtol=0)
+    assert any(p.requires_grad for p in model.parameters())
+
+
+def test_gpt2_too(tmp_path):
+    model = trained(small_gpt2, {"r": 4, "use_dora": True, "fan_in_fan_out": True})
+    save_model(model, tmp_path)
+    for read in (load_model, AutoModelForCausalLM.from_pretrained):
+        assert torch.equal(logits(read(tmp_path)), logits(model))
+
+
+def test_a_folder_may_be_moved_and_read_from_anywhere(tmp_path, monkeypatch):
+    path = folder(tmp_path / "here")
+    expected = logits(load_model(path))
+    moved = shutil.copytree(path, tmp_path / "there")
+    shutil.rmtree(path)
+    monkeypatch.chdir(tmp_path)
+    for source in (moved, "there", "./there"):
+        assert torch.equal(logits(load_model(source)), expected)
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(source)), expected)
+
+
+def test_what_is_on_the_hub_is_not_written_again(tmp_path, monkeypatch):
+    save_model(trained(), tmp_path, hub_id="org/name")
+    assert sorted(os.listdir(tmp_path)) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/name"
+    with pytest.raises(ValueError, match="unknown model 'org/name'"):
+        load_model(tmp_path)
+
+
+def test_the_model_beneath_is_written_once(tmp_path):
+    """Later folders have links to its files, unless these were changed; and each stands on its own."""
+    model, paths = trained(), [tmp_path / name for name in "abcd"]
+    for path in paths[:3]:
+        path.mkdir()
+        save_model(model, path)
+        remember_base(model, path)
+    weights = [path / "base" / "model.safetensors" for path in paths]
+    assert len({file.stat().st_ino for file in weights[:3]}) == 1
+    expected = logits(model)
+    for path in paths[:2]:
+        shutil.rmtree(path)
+    assert torch.equal(logits(load_model(paths[2])), expected)
+    weights[2].write_bytes(b"damaged")
+    paths[3].mkdir()
+    save_model(model, paths[3])
+    assert torch.equal(logits(load_model(paths[3])), expected)
+
+
+def test_where_there_are_no_links_the_model_beneath_is_written_again(tmp_path, monkeypatch):
+    def no_link(*_):
+        raise OSError("no links")
+
+    model = trained()
+    for path in (tmp_path / "a", tmp_path / "b"):
+        path.mkdir()
+        save_model(model, path)
+        remember_base(model, path)
+        monkeypatch.setattr(os, "link", no_link)
+    shutil.rmtree(tmp_path / "a")
+    assert torch.equal(logits(load_model(tmp_path / "b")), logits(model))
+
+
+LAST = "model.layers.1.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop(f"base_model.model.{LAST}"),
+            "lacks the tensor 'model.layers.1.self_attn.q_proj.lora_A.default",
+        ),
+        (lambda t: t.update(lora_C=torch.zeros(1)), "holds the tensor 'lora_C', which the model lacks"),
+        (
+            lambda t: t.update({f"base_model.model.{LAST}": torch.zeros(3, 32)}),
+            "does not fit the model.*lora_A.default",
+        ),
+        (lambda t: [t.pop(n) for n in list(t)[:3]], "and 2 more"),
+    ],
+)
+def test_a_tensor_that_is_missing_or_foreign_is_named(change, message, tmp_path):
+    path = folder(tmp_path / "m")
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=rf"m/adapter_model.safetensors'.*{message}"):
+        load_model(path)
+
+
+def test_a_magnitude_of_dora_that_is_missing_is_named(tmp_path):
+    path = folder(tmp_path / "m", lora={"use_dora": True})
+    rewrite(path, lambda t: t.pop("base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector.weight"))
+    with pytest.raises(ValueError, match="lacks the tensor 'model.layers.0.mlp.up_proj.lora_magnitude_vector"):
+        load_model(path)
+
+
+def test_trained_rows_of_an_embedding_that_are_missing_are_named(tmp_path):
+    path = folder(tmp_path / "m", lora={"trainable_token_indices": [1]})
+    rewrite(path, lambda t: [t.pop(n) for n in list(t) if "token_adapter" in n])
+    with pytest.raises(ValueError, match="lacks the tensor .*trainable_tokens_delta"):
+        load_model(path)
+
+
+def test_a_file_that_is_cut_or_missing_is_named(tmp_path):
+    path = folder(tmp_path / "m")
+    file = path / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="m/adapter_model.safetensors' is damaged"):
+        load_model(path)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="m' holds no adapter_model.safetensors"):
+        load_model(path)
+
+
+def test_the_adapters_of_another_model_are_refused(tmp_path):
+    path = folder(tmp_path / "m")
+    shutil.rmtree(path / "base")
+    small_llama(num_hidden_layers=1).save_pretrained(path / "base")
+    with pytest.raises(ValueError, match="adapter_model.safetensors' holds the tensor 'model.layers.1"):
+        load_model(path)
+    small_gpt2().save_pretrained(path / "base")
+    with pytest.raises(ValueError, match="the adapters of .*m' do not fit"):
+        load_model(path)
+
+
+def test_a_folder_that_does_not_name_its_base(tmp_path):
+    peft.get_peft_model(small_llama(), peft.LoraConfig(r=2)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not say which model they belong to.*PeftModel.from_pretrained"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=4, target_modules="all-linear", use_dora=True, modules_to_save=["lm_head"], bias="all"),
+        peft.AdaLoraConfig(total_step=10, target_modules=["q_proj", "v_proj"]),
+        peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+        peft.LoHaConfig(r=2, target_modules=["q_proj"]),
+        peft.LoKrConfig(r=2, target_modules=["q_proj"]),
+        peft.LNTuningConfig(target_modules=["input_layernorm"]),
+        peft.OFTConfig(r=0, oft_block_size=4, target_modules=["q_proj"]),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_every_kind_that_peft_wrote_is_read_as_peft_reads_it(config, tmp_path):
+    base = small_llama()
+    base.save_pretrained(tmp_path / "model")
+    base.name_or_path = str(tmp_path / "model")
+    made = peft.get_peft_model(base, config)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn_like(p))
+    made.save_pretrained(tmp_path / "adapters")
+    assert (logits(made) - logits(small_llama())).abs().max() > 1e-3
+    torch.testing.assert_close(logits(load_model(tmp_path / "adapters")), logits(made), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+        peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+        peft.LoraConfig(r=2, task_type="CAUSAL_LM", alora_invocation_tokens=[1]),
+        peft.VeraConfig(r=2, target_modules=["q_proj", "o_proj"]),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_adapters_that_are_more_than_the_models_modules_are_refused_by_name(config, tmp_path):
+    base = small_llama()
+    base.save_pretrained(tmp_path / "model")
+    base.name_or_path = str(tmp_path / "model")
+    made = peft.get_peft_model(base, config)
+    made.save_pretrained(tmp_path / "adapters")
+    for source in (tmp_path / "adapters", made):
+        with pytest.raises(ValueError, match=f"holds adapters of the kind {config.peft_type.value}.*accepted: LORA"):
+            load_model(source)
+
+
+def test_adapters_without_a_tokenizer_have_that_of_their_base(tmp_path):
+    tiny = load_model("tiny")
+    peft.get_peft_model(tiny, peft.LoraConfig(r=2)).save_pretrained(tmp_path / "adapters")
+    assert load_tokenizer(tmp_path / "adapters").get_vocab() == load_tokenizer("tiny").get_vocab()
+    small_llama().save_pretrained(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match="model' holds a model, but no tokenizer"):
+        load_tokenizer(tmp_path / "model")
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_a_peft_model_is_the_model_within(dtype):
+    made = peft.get_peft_model(small_llama(), peft.LoraConfig(r=2))
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(0.1 * torch.randn_like(p) * p.requires_grad)
+    expected = logits(made)
+    loaded = load_model(made, dtype=dtype)
+    assert type(loaded) is type(small_llama())
+    torch.testing.assert_close(logits(loaded).float(), expected, atol=0 if dtype is None else 0.2, rtol=0)
+    check_adapters(loaded)
+
+
+def test_new_adapters_on_top_of_loaded_ones_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="already has adapters: leave lora out.*scripts/export.py"):
+        add_lora(load_model(folder(tmp_path / "m")), {"r": 2})
+
+
+def test_loaded_adapters_that_cannot_be_trained_are_refused(tmp_path):
+    check_adapters(load_model(folder(tmp_path / "m")))
+    check_adapters(small_llama())
+    free = peft.LoraConfig(r=2, lora_dropout=0.1, bias="all", modules_to_save=["lm_head"])
+    check_adapters(load_model(peft.get_peft_model(small_llama(), free)))
+    for config, message in (
+        (peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]), "IA3 cannot be trained"),
+        (peft.LoraConfig(r=2, init_lora_weights="pissa"), "cannot be trained further: init_lora_weights='pissa'"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*scripts/export.py"):
+            check_adapters(load_model(peft.get_peft_model(small_llama(), config)))
+    several = peft.get_peft_model(small_llama(), peft.LoraConfig(r=2))
+    several.add_adapter("second", peft.LoraConfig(r=2))
+    with pytest.raises(ValueError, match=r"2 adapters, \['default', 'second'\]"):
+        check_adapters(load_model(several))
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"rank": 4}, "rank.*accepted are the arguments of peft.LoraConfig"),
+        ({"r": 4, "target_modules": ["nothing"]}, "nothing"),
+        (4, "lora is 4; accepted are a dict"),
+        ({"r": 0}, "r"),
+        ({"peft_type": "PREFIX_TUNING"}, "peft_type is 'PREFIX_TUNING'; accepted: LORA"),
+        (peft.AdaLoraConfig(total_step=5), "ADALORA cannot be trained: its ranks follow a schedule"),
+        (peft.PromptTuningConfig(num_virtual_tokens=2), "PROMPT_TUNING cannot be trained: it puts virtual tokens"),
+        (peft.IA3Config(), "IA3 cannot be trained"),
+    ],
+    ids=str,
+)
+def test_senseless_adapters_are_refused(lora, message):
+    with pytest.raises(ValueError, match=message):
+        add_lora(small_llama(), lora)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"lora_dropout": 0.1},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["lm_head"]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"init_lora_weights": False},
+        {"alora_invocation_tokens": [3]},
+        {"kasa_config": {}},
+        {"layer_replication": [[0, 2], [0, 2]]},
+        {"arrow_config": {}},
+        {"velora_config": {}},
+        {"monteclora_config": {}},
+        {"use_qalora": True},
+        {"megatron_config": {"a": 1}},
+        {"task_type": "SEQ_CLS"},
+        {"inference_mode": True},
+    ],
+    ids=str,
+)
+def test_settings_that_change_more_than_the_adapters_are_refused(more):
+    """Turned off, such adapters would not leave the untrained model, or nothing would train them as they are meant."""
+    model, name = small_gpt2(), next(iter(more))
+    for lora in ({"r": 4, **more}, peft.LoraConfig(r=4, **more)):
+        with pytest.raises(ValueError, match=f"lora: {name}=.*{kinds.LORA.reasons[name][:20]}.*; accepted: "):
+            add_lora(model, lora)
+    assert torch.equal(logits(model), logits(small_gpt2()))
+
+
+def test_every_field_of_peft_has_been_looked_at():
+    """The table names fields that exist; each is free or has a reason, or belongs to another one that is refused."""
+    fields = {entry.name for entry in dataclasses.fields(peft.LoraConfig)}
+    known = kinds.LORA.free | kinds.LORA.reasons.keys()
+    assert known <= fields
+    starts = {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
+    assert fields - known == starts | {"megatron_core", "qalora_group_size"}
+
+
+def test_a_field_that_a_later_peft_adds_is_refused():
+    @dataclasses.dataclass
+    class LoraConfig(peft.LoraConfig):
+        quantum: bool = False
+
+    kinds.check_trained(LoraConfig(r=2))
+    with pytest.raises(ValueError, match="quantum=True: TextGym does not know this setting; accepted: False"):
+        kinds.check_trained(LoraConfig(r=2, quantum=True))
+
+
+def test_a_config_and_a_dict_mean_the_same():
+    """All linear layers but the head, unless the target modules are named; and the config is not written to."""
+    names = []
+    config = peft.LoraConfig(r=2)
+    for lora in (
+        {"r": 2},
+        config,
+        {"r": 2, "target_modules": ["q_proj"]},
+        peft.LoraConfig(r=2, target_modules=["q_proj"]),
+    ):
+        model = small_llama()
+        add_lora(model, lora)
+        names.append({name for name, p in model.named_parameters() if p.requires_grad})
+    assert names[0] == names[1] and len(names[0]) == 2 * 2 * 7
+    assert names[2] == names[3] and all(".q_proj.lora_" in name for name in names[2])
+    assert config.target_modules is None

@@ -1,0 +1,119 @@
+"""The kinds of adapters: `TRAINED` has one entry per kind that an agent can train, `READ` names all that can be loaded.
+
+The configurations of peft have dozens of fields, and new ones with every release. A field that is not known to leave
+the model beneath the adapters as it is, and to need nothing of the training loop, must have its default; so what a
+later peft adds is refused by name until somebody has looked at it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of adapters that can be trained.
+
+    Attributes:
+        config: the name of its configuration class in peft.
+        defaults: fields that are given these values where the user leaves them out (None).
+        free: fields that may have any value.
+        free_when_loaded: further ones for adapters that were loaded with the model: then the reference is a copy of the
+            whole model, and not the model with its adapters off.
+        accepted: fields of which some values are accepted; of every other field that is not free, its default alone.
+        reasons: why a field's other values are refused.
+    """
+
+    config: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
+    free_when_loaded: frozenset[str] = frozenset()
+    accepted: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+BENEATH = "it changes the model beneath the adapters, which is the reference"
+NOISE = "log-probabilities in sampling and in training must be the same"
+BOOKKEEPING = frozenset({"peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"})
+
+LORA = Kind(
+    config="LoraConfig",
+    defaults={"target_modules": "all-linear"},
+    free=BOOKKEEPING
+    | {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias", "use_bdlora"}
+    | {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "target_parameters"}
+    | {"trainable_token_indices", "ensure_weight_tying", "fan_in_fan_out", "runtime_config"},
+    free_when_loaded=frozenset({"lora_dropout", "bias", "modules_to_save", "inference_mode", "task_type"}),
+    accepted={"init_lora_weights": (True, "gaussian", "orthogonal"), "task_type": (None, "CAUSAL_LM")},
+    reasons={
+        "lora_dropout": NOISE,
+        "monteclora_config": f"it adds noise to every forward pass; {NOISE}",
+        "bias": BENEATH,
+        "modules_to_save": BENEATH,
+        "init_lora_weights": f"the adapters would not start as the identity, or {BENEATH}",
+        "kasa_config": BENEATH,
+        "layer_replication": BENEATH,
+        "inference_mode": "frozen adapters cannot be trained",
+        "task_type": "the model is a causal language model",
+        "alora_invocation_tokens": "such adapters act in peft's own forward pass alone, so they would never be trained",
+        "arrow_config": "it routes between several adapters, and one is trained here",
+        "velora_config": "its gradients are approximations, with a state that checkpoints do not hold",
+        "use_qalora": "it is for quantised weights, and a policy's are floating-point numbers",
+        "megatron_config": "layers of Megatron are not supported",
+    },
+)
+
+TRAINED = {"LORA": LORA}
+VIRTUAL = "it puts virtual tokens before the prompt, outside the model's own forward pass"
+NOT_TRAINED = {
+    "ADALORA": "its ranks follow a schedule that nothing would drive here",
+    "PREFIX_TUNING": VIRTUAL,
+    "PROMPT_TUNING": VIRTUAL,
+    "P_TUNING": VIRTUAL,
+}
+READ = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "LN_TUNING", "OFT")
+
+
+def peft_type(config: Any) -> str:
+    """The name that peft has for the kind of a configuration, such as `"LORA"`."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def check_trained(config: Any, loaded: bool = False) -> None:
+    """Refuse a configuration whose adapters cannot be trained, with a ValueError that names the field and the reason.
+
+    Args:
+        config: a configuration of peft.
+        loaded: whether the adapters came with the model, trained before.
+    """
+    kind = TRAINED.get(peft_type(config))
+    if kind is None or type(config).__name__ != kind.config:
+        name = peft_type(config)
+        reason = NOT_TRAINED.get(name, "TextGym does not know this kind")
+        raise ValueError(f"adapters of the kind {name} cannot be trained: {reason}; accepted: {', '.join(TRAINED)}")
+    free = kind.free | kind.free_when_loaded if loaded else kind.free
+    for entry in dataclasses.fields(config):
+        if entry.name in free:
+            continue
+        accepted = kind.accepted.get(entry.name) or (_default(entry),)
+        if (value := getattr(config, entry.name)) not in accepted:
+            reason = kind.reasons.get(entry.name, "TextGym does not know this setting")
+            raise ValueError(f"{entry.name}={value!r}: {reason}; accepted: {', '.join(map(repr, accepted))}")
+
+
+def check_read(config: Any, source: Any) -> None:
+    """Refuse saved adapters that a plain forward pass of the model would not have, with a ValueError."""
+    name = peft_type(config)
+    if getattr(config, "alora_invocation_tokens", None):
+        name = "LORA with alora_invocation_tokens"
+    elif getattr(config, "arrow_config", None):
+        name = "LORA with arrow_config"
+    if name not in READ:
+        reason = f": {VIRTUAL}" if config.is_prompt_learning else ""
+        raise ValueError(f"{str(source)!r} holds adapters of the kind {name}{reason}; accepted: {', '.join(READ)}")
+
+
+def _default(entry: dataclasses.Field) -> Any:
+    return entry.default_factory() if callable(entry.default_factory) else entry.default

@@ -1,0 +1,112 @@
+"""Models get adapters: new ones that are trained, or saved ones."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textgym.importing import require
+from textgym.language_models.adapters.files import ADAPTERS, read_adapters
+from textgym.language_models.adapters.kinds import TRAINED, check_read, check_trained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MERGE = "merge them first: python scripts/export.py FOLDER OUT"
+
+
+def add_lora(model: PreTrainedModel, lora: Any) -> None:
+    """Freeze a model and add trainable adapters to it, in place; they start as the identity.
+
+    Args:
+        model: a loaded model without adapters.
+        lora: a dict of the arguments of `peft.LoraConfig`, or one. All linear layers but the head are adapted, unless
+            `target_modules` (or `target_parameters`) says otherwise.
+
+    Raises:
+        ValueError: the arguments are not peft's, name no module of the model, or would change more than the adapters;
+            or the model has adapters already.
+        ImportError: peft is missing.
+    """
+    config = _config(require("peft", "agents"), lora)
+    try:
+        check_trained(config)
+    except ValueError as error:
+        raise ValueError(f"lora: {error}") from error
+    if adapters_of(model):
+        raise ValueError(
+            f"lora, and a model that already has adapters: leave lora out to train those further, or {MERGE}"
+        )
+    model.requires_grad_(False)
+    model.add_adapter(config, ADAPTERS)
+
+
+def _config(peft: Any, lora: Any) -> Any:
+    """The configuration that `lora` stands for, with our defaults in place of None."""
+    if isinstance(lora, dict):
+        if (name := lora.get("peft_type", "LORA")) not in TRAINED:
+            raise ValueError(f"lora: peft_type is {name!r}; accepted: {', '.join(TRAINED)}")
+        try:
+            lora = getattr(peft, TRAINED[name].config)(**{k: v for k, v in lora.items() if k != "peft_type"})
+        except TypeError as error:
+            raise ValueError(f"lora={lora}: {error}; accepted are the arguments of peft.LoraConfig") from error
+    if not isinstance(lora, peft.PeftConfig):
+        raise ValueError(f"lora is {lora!r}; accepted are a dict of peft.LoraConfig's arguments, or a LoraConfig")
+    config = copy.deepcopy(lora)  # peft writes into it
+    if kind := TRAINED.get(str(getattr(config.peft_type, "value", config.peft_type))):
+        for name, value in kind.defaults.items():
+            if getattr(config, name, value) is None and not getattr(config, "target_parameters", None):
+                setattr(config, name, value)
+    return config
+
+
+def adapters_of(model: PreTrainedModel) -> dict[str, Any]:
+    """The configurations of a model's adapters, by name; empty where it has none."""
+    return getattr(model, "peft_config", {}) if getattr(model, "_hf_peft_config_loaded", False) else {}
+
+
+def check_adapters(model: PreTrainedModel) -> None:
+    """Refuse to train a model whose adapters cannot be trained further, with a ValueError that says why."""
+    loaded = adapters_of(model)
+    if len(loaded) > 1:
+        raise ValueError(f"the model has {len(loaded)} adapters, {sorted(loaded)}; one can be trained: {MERGE}")
+    for name, config in loaded.items():
+        if name != ADAPTERS:
+            raise ValueError(f"the model's adapters are named {name!r}; only those named {ADAPTERS!r} can be trained")
+        try:
+            check_trained(config, loaded=True)
+        except ValueError as error:
+            raise ValueError(f"the model has adapters that cannot be trained further: {error}; or {MERGE}") from error
+
+
+def load_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
+    """Give a model the adapters of a folder that peft or `save_model` wrote, in place; they can be trained further.
+
+    Raises:
+        ValueError: the adapters are of a kind that cannot be read or belong to another model, or the file is damaged.
+    """
+    config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
+    check_read(config, directory)
+    config.inference_mode = False
+    try:
+        model.add_adapter(config, ADAPTERS)
+    except ValueError as error:
+        raise ValueError(f"the adapters of {str(directory)!r} do not fit {model.name_or_path!r}: {error}") from error
+    read_adapters(model, directory)
+    return model
+
+
+def unwrapped(model: Any) -> PreTrainedModel:
+    """The transformers model with its adapters in it, of a `peft.PeftModel`; any other model itself.
+
+    Raises:
+        ValueError: the adapters act in `PeftModel.forward` and not in the model.
+    """
+    if not hasattr(model, "peft_config") or not hasattr(model, "get_base_model"):
+        return model
+    for config in model.peft_config.values():
+        check_read(config, type(model).__name__)
+    inner = model.get_base_model()
+    inner._hf_peft_config_loaded = True  # as if transformers had loaded the adapters
+    return inner
