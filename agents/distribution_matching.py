@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.match_report import entropy_per_token, variety
 from agents.proposals import PROPOSALS, ProposalName
-from textgym.arguments import Count, NonNegative, Positive, Probability, Written
+from textgym.arguments import Count, Named, NonNegative, Positive, Probability, Written
 from textgym.matching import (
     DivergenceName,
     Estimate,
@@ -81,7 +81,7 @@ class DistributionMatching(EpisodicAlgorithm):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         target: Annotated[Target | Mapping[str, Any], Written.JSON] = DEFAULT_TARGET,
         divergence: DivergenceName = "jensen_shannon",
@@ -99,6 +99,11 @@ class DistributionMatching(EpisodicAlgorithm):
         self.baseline, self.proposal, self.cap, self.initial_episodes = baseline, proposal, cap, initial_episodes
         super().__init__(policy, env, model, **kwargs)
         self.vf_coef = vf_coef
+
+    @classmethod
+    def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """The target, once fitted."""
+        return ("target",)
 
     def _setup_model(self) -> None:
         if self.proposal == "mixture" and self.n_envs % 2:

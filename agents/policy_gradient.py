@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from textgym.arguments import Count, NonNegative, Positive, check_argument
+from textgym.arguments import Count, Named, NonNegative, Positive, check_argument
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.episodes import minibatches
@@ -39,7 +40,8 @@ class PolicyGradient(EpisodicAlgorithm):
         reference_kl_target: nats per episode that the KL to the reference shall have; `kl_coef` is then only where the
             adaptation starts, which follows each rollout (Ziegler et al. 2019, section 2.2).
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
-        loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means.
+        loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means, and
+            `"sum"` the mean of their sums.
         **kwargs: see `EpisodicAlgorithm`.
 
     Raises:
@@ -51,7 +53,7 @@ class PolicyGradient(EpisodicAlgorithm):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         batch_size: Count | None = None,
         n_epochs: Count = 1,
@@ -77,6 +79,11 @@ class PolicyGradient(EpisodicAlgorithm):
             self.token_model.distribution.refuse_truncation(
                 "kl_penalty 'k3' is no estimate of the KL of a truncated policy; choose 'reward' or 'k2', or kl_coef=0"
             )
+
+    @classmethod
+    def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """`kl_coef`, where it follows a target."""
+        return ("kl_coef",) if arguments.get("reference_kl_target") else ()
 
     def needs_reference(self) -> bool:
         """Whether there is a KL penalty."""

@@ -9,7 +9,7 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 
 from agents.policy_gradient import PolicyGradient
-from textgym.arguments import Count, NonNegative, Positive, Probability
+from textgym.arguments import Count, Named, NonNegative, Positive, Probability
 from textgym.sb3 import TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.losses import value_loss
@@ -43,7 +43,7 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         batch_size: Count | None = 32,
         n_epochs: Count = 4,

@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.policy_gradient import KLPenalty, PolicyGradient
-from textgym.arguments import NonNegative, Positive
+from textgym.arguments import Named, NonNegative, Positive
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.checkpoints import num_generations
 from textgym.training import Episodes
@@ -34,7 +34,7 @@ class GroupPolicyGradient(PolicyGradient):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         reward_to_go: bool = False,
         **kwargs: Any,
@@ -91,7 +91,7 @@ class REINFORCE(GroupPolicyGradient):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         baseline: Baseline = "leave_one_out",
         **kwargs: Any,
@@ -125,7 +125,7 @@ class GRPO(GroupPolicyGradient):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         clip_range: Positive | Schedule | None = 0.2,
         kl_coef: NonNegative = 0.04,

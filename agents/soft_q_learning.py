@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from textgym.arguments import Count, Positive
+from textgym.arguments import Count, Named, Positive
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.returns import returns_to_go
@@ -59,7 +59,7 @@ class SoftQLearning(EpisodicAlgorithm):
         self,
         policy: str | type[TokenPolicy],
         env: Any,
-        model: Any = None,
+        model: Named = None,
         *,
         beta: Positive = 0.1,
         consistency: Consistency = "trajectory",

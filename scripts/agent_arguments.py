@@ -1,32 +1,42 @@
 """The arguments of `scripts/train.py`: how long to train and on what, and for each agent its own.
 
-An argument stands here once, with the agent's own default; all but `run` and `env` go to the agent or to its policy.
+An agent's arguments are those of its constructor and of its policy. Names, types, defaults and descriptions are read
+off them, so that a new agent in `agents` is a new subcommand.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import operator
+import re
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import gymnasium as gym
 import tyro
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
-from agents.distribution_matching import DEFAULT_TARGET, MatchingBaseline
-from agents.policy_gradient import KLPenalty
-from agents.proposals import ProposalName
-from agents.soft_q_learning import Consistency
 from scripts.command_line import env_arguments, parse_json
-from textgym.language_models.token_model import ValueFunction
-from textgym.matching import DivergenceName
+from textgym.arguments import Argument, Written, arguments_of
+from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
-from textgym.sb3.checkpoints import POLICY_ARGUMENTS
-from textgym.training.returns import Baseline
-from textgym.training.updates import Normalization
+from textgym.sb3.policy import POLICY_ARGUMENTS
+
+COMMON = arguments_of(EpisodicAlgorithm)
+OF_THE_SCRIPT = {"policy", "env", "n_envs", "num_generations", "policy_kwargs"} | {
+    *("stats_window_size", "tensorboard_log", "verbose", "_init_setup_model")
+}
+"""Arguments of agents that the command line has in another form, or not at all."""
+
+
+def help_of(argument: Argument) -> Any:
+    """What `--help` says of an argument."""
+    return tyro.conf.arg(help=argument.help[:1].upper() + argument.help[1:])
 
 
 @dataclass
@@ -34,6 +44,7 @@ class RunArgs:
     """How long to train, and what to write."""
 
     out: Path
+    """Folder of logs and checkpoints."""
     total_timesteps: int = 200_000
     """Tokens to generate and train on."""
     threads: int | None = None
@@ -51,15 +62,15 @@ class EnvArgs:
     """What to train on."""
 
     env_id: str = "TextGen-v0"
+    """`python -m textgym` lists the ids."""
     scorer: str | None = None
     """A scorer's name, `module:function` or JSON; the id's own by default."""
     prompts: str | None = None
     """A .txt or .jsonl file, or `module:attribute`; the id's own by default."""
     env_kwargs: str = "{}"
     """Further arguments of the env, as JSON."""
-    n_envs: int = 64
-    num_generations: int = 8
-    """Episodes that share a prompt."""
+    n_envs: Annotated[int, help_of(COMMON["n_envs"])] = COMMON["n_envs"].default
+    num_generations: Annotated[int, help_of(COMMON["num_generations"])] = COMMON["num_generations"].default
 
     def make(self) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The vector env."""
@@ -75,185 +86,77 @@ class EnvArgs:
 
 @dataclass
 class TrainArgs:
-    """What every agent takes. All but `run` and `env` are arguments of the agent or of its policy."""
+    """What every agent takes; `command_for` adds the agent's own arguments."""
 
     algorithm: ClassVar[type[EpisodicAlgorithm]]
-    json_arguments: ClassVar[tuple[str, ...]] = ("lora",)
     run: Annotated[RunArgs, tyro.conf.arg(name="")]
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
-    model: str | None = None
-    """`tiny`, `smollm2-q4`, a directory or a hub id; by default the one that the env's tokenizer belongs to."""
-    reference: str | None = None
-    """What KL is measured to; the untrained model by default."""
-    lora: str | None = None
-    """Train adapters: arguments of peft.LoraConfig as JSON, such as '{"r": 16}'."""
-    episodes_per_update: int | None = None
-    """`n_envs` by default."""
-    learning_rate: float = 1e-4
-    gamma: float = 1.0
-    ent_coef: float = 0.0
-    max_grad_norm: float = 1.0
-    micro_batch_size: int | None = None
-    """Episodes per forward-backward pass at most; it does not change the gradient."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast; weights stay float32."""
-    temperature: float = 1.0
-    """Of the policy's distribution, in sampling and in training, as are `top_k` and `top_p`."""
-    top_k: int | None = None
-    top_p: float | None = None
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    device: str = "auto"
-    seed: int = 0
 
     def agent(self) -> EpisodicAlgorithm:
         """The agent, new or resumed.
 
         Raises:
-            ValueError: `lora` or `target` is no JSON, or what the agent or its checkpoint raises.
+            ValueError: an argument that should be JSON is none, or what the agent or its checkpoint raises.
         """
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("run", "env")}
+        options = {name: getattr(self, name) for name in written_arguments(self.algorithm)}
+        for name, argument in written_arguments(self.algorithm).items():
+            if is_json(argument) and options[name] is not None:
+                options[name] = parse_json(name, options[name])
+        of_checkpoint = ("model", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
-        if self.reference is None:
+        if options["reference"] is None:
             del options["reference"]  # a checkpoint has its own
-        for name in self.json_arguments:
-            options[name] = None if options[name] is None else parse_json(name, options[name])
         if not self.run.resume:
             return self.algorithm("TokenPolicy", self.env.make(), **options)
-        for name in self.of_checkpoint:
+        for name in of_checkpoint:
             options.pop(name)
         return self.algorithm.load(self.run.out / "checkpoint", self.env.make(), **options)
 
-    @property
-    def of_checkpoint(self) -> tuple[str, ...]:
-        """What a resumed run takes from its checkpoint, whatever the command line says."""
-        return "model", "lora", "seed"
+
+def written_arguments(algorithm: type[EpisodicAlgorithm]) -> dict[str, Argument]:
+    """The arguments of an agent and of its policy that a command line can give, by name."""
+    own = {name: argument for name, argument in arguments_of(algorithm).items() if name not in OF_THE_SCRIPT}
+    policy = {name: arguments_of(TokenModel)[name] for name in POLICY_ARGUMENTS}
+    if "vf_coef" not in own:  # it learns no values
+        del policy["value_function"]
+    return {name: argument for name, argument in (own | policy).items() if typed(argument.annotation) is not None}
 
 
-@dataclass
-class PolicyGradientArgs(TrainArgs):
-    """What REINFORCE, RLOO, GRPO and PPO take."""
-
-    batch_size: int | None = None
-    """Episodes in a minibatch; all by default."""
-    n_epochs: int = 1
-    """Passes over the episodes of an update."""
-    clip_range: float | None = None
-    """Of the probability ratio; None: the plain policy gradient."""
-    target_kl: float | None = None
-    """Nats per token between old and new policy; an update stops beyond 1.5 times this."""
-    kl_coef: float = 0.05
-    """Weight of the KL to the reference, in reward per nat."""
-    kl_penalty: KLPenalty = "reward"
-    """Where it goes: subtracted from the reward (k1), or an estimator in the loss."""
-    reference_kl_target: float | None = None
-    """Nats per episode; `kl_coef` is then only where the adaptation starts."""
-    missing_eos_penalty: float = 0.0
-    """Subtracted from the reward of an episode that ended by length."""
-    loss_normalization: Normalization = "token"
-
-    @property
-    def of_checkpoint(self) -> tuple[str, ...]:
-        """An adapted `kl_coef`, too."""
-        return (*super().of_checkpoint, *(["kl_coef"] if self.reference_kl_target else []))
+def is_json(argument: Argument) -> bool:
+    """Whether an argument is written as JSON."""
+    return Written.JSON in get_args(argument.annotation)
 
 
-@dataclass
-class Rloo(PolicyGradientArgs):
-    """RLOO: REINFORCE with the leave-one-out baseline."""
-
-    algorithm: ClassVar[type[EpisodicAlgorithm]] = agents.RLOO
-    reward_to_go: bool = False
-    """Weigh a token by the rewards from it on."""
-
-
-@dataclass
-class Reinforce(Rloo):
-    """REINFORCE with a group baseline and a KL penalty."""
-
-    algorithm = agents.REINFORCE
-    baseline: Baseline = "leave_one_out"
+def typed(annotation: Any) -> Any:
+    """The part of an annotation that can be typed, without ranges and functions; None where there is none."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return str if any(isinstance(part, Written) for part in parts) else typed(parts[0])
+    if origin in (Union, UnionType):
+        kinds = [kind for part in parts if (kind := typed(part)) is not None]
+        return reduce(operator.or_, kinds) if kinds else None
+    return annotation if origin is Literal or annotation in (bool, int, float, str, NoneType) else None
 
 
-@dataclass
-class Grpo(Rloo):
-    """GRPO: advantages normalised in the prompt's group, and the clipped loss."""
-
-    algorithm = agents.GRPO
-    clip_range: float | None = 0.2
-    kl_coef: float = 0.04
-    kl_penalty: KLPenalty = "k3"
-    scale_advantages: bool = True
-    """Divide by the standard deviation of the group."""
-
-
-@dataclass
-class Ppo(PolicyGradientArgs):
-    """PPO with a value head, generalised advantages and the clipped loss."""
-
-    algorithm = agents.PPO
-    batch_size: int | None = 32
-    n_epochs: int = 4
-    clip_range: float = 0.2
-    """Of the probability ratio."""
-    clip_range_vf: float | None = None
-    """Of the value, in units of the return; None: no clipping."""
-    gae_lambda: float = 0.95
-    normalize_advantage: bool = True
-    """Whiten the advantages of a minibatch."""
-    vf_coef: float = 0.5
-    value_function: ValueFunction = "shared"
-    """A head on the language model, or on a copy of it."""
+def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
+    """The dataclass of an agent's arguments, with the agent's own defaults."""
+    fields: list[tuple[str, Any, Any]] = []
+    for name, argument in written_arguments(algorithm).items():
+        kind, default = typed(argument.annotation), argument.default
+        if name == "seed":
+            default = 0  # so that a command repeated gives the same numbers
+        if is_json(argument) and default is not None:
+            default = json.dumps(default)
+        fields.append((name, Annotated[kind if default is not None else kind | None, help_of(argument)], default))
+    about = str(algorithm.__doc__).partition("\n")[0]
+    namespace = {"algorithm": algorithm, "__doc__": about, "__module__": __name__}
+    return dataclasses.make_dataclass(algorithm.__name__, fields, bases=(TrainArgs,), namespace=namespace)
 
 
-@dataclass
-class DistributionMatching(TrainArgs):
-    """f-DPG: matches a target distribution in an f-divergence."""
-
-    algorithm = agents.DistributionMatching
-    target: str = json.dumps(DEFAULT_TARGET)
-    """As JSON, such as '{"name": "pointwise", "feature": "keyword"}'."""
-    divergence: DivergenceName = "jensen_shannon"
-    alpha: float | None = None
-    """Of the divergence `alpha`, in [0, 1]."""
-    baseline: MatchingBaseline = "leave_one_out"
-    proposal: ProposalName = "mixture"
-    """Where episodes come from: the policy, half of them from the reference, or the best policy so far."""
-    cap: float | None = 10.0
-    """Bound on an episode's weighted pseudo-reward."""
-    initial_episodes: int = 2048
-    """Episodes of the reference that fit the target and start Z."""
-    vf_coef: float = 0.5
-    """Of the value loss, with `baseline` value."""
-
-    json_arguments: ClassVar[tuple[str, ...]] = ("lora", "target")
-
-    @property
-    def of_checkpoint(self) -> tuple[str, ...]:
-        """The fitted target, too."""
-        return (*super().of_checkpoint, "target")
+def command_name(algorithm: type) -> str:
+    """Such as "ppo" or "soft-q-learning"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", algorithm.__name__).lower()
 
 
-@dataclass
-class SoftQLearning(TrainArgs):
-    """Soft Q-learning: logits as Q-values, made consistent along episodes."""
-
-    algorithm = agents.SoftQLearning
-    beta: float = 0.1
-    """Weight of the KL to the reference, in reward per nat."""
-    consistency: Consistency = "trajectory"
-    """Of whole episodes, or of every suffix of them."""
-    batch_size: int | None = None
-    """Episodes in a minibatch; all by default."""
-    n_epochs: int = 1
-    """Passes over the episodes of an update."""
-
-
-COMMANDS: dict[str, type[TrainArgs]] = {
-    "reinforce": Reinforce,
-    "rloo": Rloo,
-    "grpo": Grpo,
-    "ppo": Ppo,
-    "distribution-matching": DistributionMatching,
-    "soft-q-learning": SoftQLearning,
-}
+ALGORITHMS = [cls for cls in (getattr(agents, name) for name in agents.__all__) if issubclass(cls, EpisodicAlgorithm)]
+COMMANDS: dict[str, type[TrainArgs]] = {command_name(algorithm): command_for(algorithm) for algorithm in ALGORITHMS}

@@ -12,7 +12,7 @@ import tyro
 import agents
 from agents.policy_gradient import PolicyGradient
 from scripts.train import command_line, train
-from tests.scripts.test_train import default_of
+from textgym.arguments import arguments_of
 from textgym.language_models.token_model import TokenModel
 
 FOLDER = Path(__file__).parent.parent / "docs" / "agents"
@@ -66,7 +66,7 @@ def test_defaults_are_those_of_the_code(name):
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page(name), re.M)
     assert len(rows) >= 6
     for argument, default in rows:
-        assert default_of(documented, argument) == ast.literal_eval(default), argument
+        assert arguments_of(documented)[argument].default == ast.literal_eval(default), argument
 
 
 @pytest.mark.parametrize("name", ["README", *AGENTS, "token_policy"])

@@ -109,7 +109,7 @@ def command_of(entry: str, args: Args) -> TrainArgs:
         prog=f"python scripts/train.py {name}",
         config=(tyro.conf.FlagConversionOff,),
     )
-    return replace(command, model=args.model, device=args.device)  # type: ignore[arg-type]
+    return replace(command, model=args.model, device=args.device)  # type: ignore[call-arg]  # made at run time
 
 
 def plan(args: Args) -> list[Run]:
@@ -140,7 +140,7 @@ def run_of(entry: str, command: TrainArgs | None, args: Args, seed: int) -> Run:
     folder = args.out / "{}-{}".format(re.sub(r"[^\w.=,+-]+", "-", entry), seed)
     arguments: dict[str, Any] = {"env": asdict(args.env), "model": args.model, "device": args.device}
     if command is not None:
-        command = replace(command, seed=seed)
+        command = replace(command, seed=seed)  # type: ignore[call-arg]
         arguments |= {"agent": entry.partition(":")[0], "total_timesteps": args.total_timesteps} | asdict(command)
         del arguments["run"]
     arguments |= {"seed": seed, "evaluation_episodes": args.evaluation_episodes}

@@ -1,7 +1,6 @@
 """The training script: its agents, what it writes, signals, resuming, a user's own reward from another directory."""
 
 import csv
-import dataclasses
 import json
 import os
 import re
@@ -16,12 +15,8 @@ import tyro
 
 import agents
 from agents import REINFORCE
-from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.train import command_line, train
 from tests.conftest import small_llama
-from textgym.arguments import arguments_of
-from textgym.language_models.token_model import TokenModel
-from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.tokenizers import character_tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -126,24 +121,6 @@ def test_every_agent_trains_and_logs_to_its_own_folder(agent, options, updates, 
     assert {"train/loss", "train/kl_coef", "rollout/kl_to_reference"} <= set(
         next(csv.DictReader(Path("runs", agent, "progress.csv").open()))
     )
-
-
-def default_of(algorithm, name):
-    """The default of an agent's argument, wherever in its family it is declared; else the policy's."""
-    return {**arguments_of(TokenModel), **arguments_of(TokenPolicy), **arguments_of(algorithm)}[name].default
-
-
-@pytest.mark.parametrize("agent", COMMANDS)
-def test_the_command_line_has_the_agents_arguments_and_defaults(agent):
-    command = COMMANDS[agent](RunArgs(Path("runs")))
-    defaults = {f.name: getattr(command, f.name) for f in dataclasses.fields(command) if f.name not in ("run", "env")}
-    assert set(command.algorithm.hyperparameters()) <= set(defaults)
-    explicit = {"dtype": "float32", "seed": 0}  # what None stands for, and a seed in place of none
-    assert {name: defaults.pop(name) for name in explicit} == explicit
-    defaults |= {name: json.loads(defaults[name]) for name in command.json_arguments if defaults[name] is not None}
-    assert defaults == {name: default_of(command.algorithm, name) for name in defaults}
-    for name in ("n_envs", "num_generations"):
-        assert getattr(EnvArgs(), name) == default_of(EpisodicAlgorithm, name)
 
 
 def test_ppo_resumes_with_the_command_repeated(model, tmp_path):

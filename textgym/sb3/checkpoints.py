@@ -29,6 +29,7 @@ from textgym.sb3.model_files import (
     read_model,
     value_tensors,
 )
+from textgym.sb3.policy import POLICY_ARGUMENTS
 from textgym.sb3.progress import count_on
 from textgym.training.state import (
     TENSORS,
@@ -44,7 +45,6 @@ from textgym.training.state import (
 if TYPE_CHECKING:
     from textgym.sb3.episodic import EpisodicAlgorithm
 
-POLICY_ARGUMENTS = ("value_function", "temperature", "top_k", "top_p", "gradient_checkpointing")
 OF_THE_ENV = ("dtype", "n_envs", "num_generations", "policy_kwargs")
 
 

@@ -7,6 +7,7 @@ the MDP), and pickled checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -174,6 +175,11 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
     def hyperparameters(cls) -> tuple[str, ...]:
         """The arguments that a checkpoint keeps as they are; each is an attribute of the same name."""
         return tuple(name for name in arguments_of(cls) if name not in cls.apart)
+
+    @classmethod
+    def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of the given arguments that training changes: a resumed run takes them from its checkpoint."""
+        return ()
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

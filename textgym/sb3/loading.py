@@ -9,7 +9,7 @@ from stable_baselines3.common.utils import get_system_info
 
 from textgym.arguments import arguments_of
 from textgym.importing import did_you_mean
-from textgym.sb3.checkpoints import POLICY_ARGUMENTS
+from textgym.sb3.policy import POLICY_ARGUMENTS
 from textgym.training.state import package_versions
 
 OWN = ("policy", "env", "device", "_init_setup_model")

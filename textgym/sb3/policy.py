@@ -11,10 +11,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
+from textgym.arguments import arguments_of
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3.env_checks import check_observations
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 from textgym.sb3.model_files import load_policy, save_policy
+
+POLICY_ARGUMENTS = tuple(name for name in arguments_of(TokenModel) if name not in ("mdp", "model", "lora", "dtype"))
+"""What agents hand to `TokenModel` in their `policy_kwargs`; the rest are arguments of their own."""
 
 
 class TokenPolicy(ActorCriticPolicy):
