@@ -37,6 +37,7 @@ from textgym.matching import (
     make_target,
 )
 from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
+from textgym.sb3.checkpoints import num_generations
 from textgym.training import Actor, Episodes, TokenTerms
 from textgym.training.losses import policy_gradient_loss, value_loss
 
@@ -144,8 +145,7 @@ class DistributionMatching(EpisodicAlgorithm):
         if number is None:
             raise ValueError("Z is estimated for each prompt, so the prompt source must be finite, not a sampler")
         if self.baseline == "leave_one_out":  # among the episodes of a rollout that surely share a prompt
-            generations = env.get_attr("num_generations")[0] if env.has_attr("num_generations") else 1
-            PROPOSALS[self.proposal].check_groups(self.episodes_per_update if number == 1 else generations)
+            PROPOSALS[self.proposal].check_groups(self.episodes_per_update if number == 1 else num_generations(env))
         return number
 
     def collect_rollouts(  # type: ignore[override]

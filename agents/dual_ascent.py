@@ -46,8 +46,8 @@ class DualAscent(CheckedArguments, BaseCallback):
     """Moves lambda before each rollout by what the last one missed, for `DistributionMatching.learn(callback=...)`.
 
     Each move gives the agent a new target; the one that it was made with stays as it was. Z of the moved target is
-    estimated anew from the reference's samples. Where no policy that the model can be has the
-    means, lambda grows without end. Logged: `target/lambda_<feature>`.
+    estimated anew from the reference's samples. Where no policy that the model can be has the means, lambda grows
+    without end. Logged: `target/lambda_<feature>`.
 
     Args:
         episodes: samples of the reference, `agent.reference_episodes()`; they fit the target where it is open.
@@ -71,9 +71,9 @@ class DualAscent(CheckedArguments, BaseCallback):
         self.model.start(self.episodes)
 
     def _on_rollout_start(self) -> None:
-        if self.n_calls == 0:  # no rollout so far
+        sample, part = getattr(self.model, "sample", None), distributional_part(self.model.target)
+        if sample is None:  # the agent has had no rollout so far
             return
-        sample, part = self.model.sample, distributional_part(self.model.target)
         assert part is not None and part.coefficients is not None
         share = (sample.log_pi - sample.log_q).softmax(0)  # (E,)
         missed = {name: mean - (share * sample.features[name]).sum().item() for name, mean in part.means.items()}

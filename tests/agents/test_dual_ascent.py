@@ -75,6 +75,17 @@ def test_the_target_that_the_agent_was_given_stays_as_it_was(tmp_path):
     assert DistributionMatching.load(tmp_path / "moved", toy(32), device="cpu").target == agents[0].target
 
 
+def test_one_callback_serves_two_agents():
+    agents = [matching(32, "distributional") for _ in range(2)]
+    callback = DualAscent(agents[0].reference_episodes())
+    agents[0].learn(96, callback=callback)
+    first = agents[0].target
+    agents[1].start(callback.episodes)
+    fitted = agents[1].target
+    agents[1].learn(96, callback=callback)
+    assert fitted != agents[1].target != first and agents[0].target is first
+
+
 def test_errors():
     agent = matching(8, initial_episodes=8)
     episodes = agent.reference_episodes()

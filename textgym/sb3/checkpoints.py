@@ -117,8 +117,7 @@ def env_spec(env: VecEnv) -> tuple[str | None, dict[str, Any] | None]:
 
 def num_generations(env: VecEnv) -> int:
     """How many rows of the env share a prompt; 1 where it does not say."""
-    spec = env.get_attr("spec")[0]
-    return 1 if spec is None else spec.kwargs.get("num_generations", 1)
+    return env.get_attr("num_generations")[0] if env.has_attr("num_generations") else 1
 
 
 def common_state(algorithm: Any, progress: Progress) -> dict[str, Any]:
