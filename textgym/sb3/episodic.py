@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
@@ -33,27 +31,21 @@ from textgym.arguments import (
     arguments_of,
     check_argument,
 )
-from textgym.envs.task import TextTask
 from textgym.language_models.devices import Device
 from textgym.language_models.precision import Precision
-from textgym.language_models.token_model import TokenModel
-from textgym.matching import Target
 from textgym.mdp import TextMDP
 from textgym.sb3.buffer import EpisodeRolloutBuffer
-from textgym.sb3.collection import OnStep, collect
 from textgym.sb3.env_checks import check_whole_episodes
 from textgym.sb3.env_model import check_vocabulary, names_a_tokenizer
 from textgym.sb3.policy import TokenPolicy
-from textgym.sb3.resumable import ResumableAlgorithm
+from textgym.sb3.rollouts import EpisodeCollection
 from textgym.sb3.vec_env import TextVecEnv
-from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
-from textgym.training.features import check_features, features_of
-from textgym.training.reference import Reference, with_log_probs
+from textgym.training.reference import Reference
 from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
 
-class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
+class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
     """Collects complete episodes, the same number from every env, and evaluates them under a frozen reference model.
 
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
@@ -97,8 +89,6 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TokenPolicy": TokenPolicy}
-    policy: TokenPolicy
-    rollout_buffer: EpisodeRolloutBuffer
     apart: ClassVar[frozenset[str]] = frozenset(
         {"policy", "env", "model", "reference", "lora", "n_envs", "num_generations", "dtype", "policy_kwargs"}
         | {"stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
@@ -167,7 +157,6 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
         self.reference_source = named if reference is None else reference
         self._reference_given = reference is not None
-        self._on_policy = False  # whether the policy still is the one that sampled the rollout
         if _init_setup_model:
             self._setup_model()
 
@@ -196,14 +185,9 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
         self.mdp = mdp
-        self.reference: Reference | None = None
+        self.reference = None
         if self._reference_given or self.needs_reference():
             self.reference = Reference(self.token_model, self.reference_source, self._reference_given)
-
-    @property
-    def token_model(self) -> TokenModel:
-        """The policy's language model with its distribution and value head."""
-        return self.policy.token_model
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on with another env that `check_env` accepts; the old one stays where it does not."""
@@ -221,26 +205,6 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
         """Whether the objective needs the reference model; without need, none is kept unless one is given."""
         return True
 
-    @property
-    def task(self) -> TextTask:
-        """The env's tokenizer, prompts and scorer."""
-        assert self.env is not None
-        return self.env.get_attr("task")[0]
-
-    @property
-    def component_names(self) -> tuple[str, ...]:
-        """Names of the columns of `Episodes.components`: the scorer's components."""
-        return self.task.scorer.component_names
-
-    def features(self, episodes: Episodes) -> dict[str, torch.Tensor]:
-        """What targets read, (E,) float64 each: the scorer's components, and the return as `"reward"`."""
-        return features_of(episodes, self.component_names)
-
-    @staticmethod
-    def check_features(target: Target, env: VecEnv) -> None:
-        """Refuse a target that reads what the env does not report, with a ValueError."""
-        check_features(target, env.get_attr("scorer")[0].component_names)
-
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         """As SB3's, but not below 0: a last rollout longer than asked for would reverse a falling learning rate."""
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
@@ -249,93 +213,6 @@ class EpisodicAlgorithm(CheckedArguments, ResumableAlgorithm):
     def _update_learning_rate(self, optimizers: Any) -> None:
         check_argument("learning_rate", self.lr_schedule(self._current_progress_remaining), NonNegative)
         super()._update_learning_rate(optimizers)
-
-    def collect_rollouts(  # type: ignore[override]
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        """Fill the buffer with complete episodes: `n_rollout_steps` of every env.
-
-        Returns:
-            False if a callback stopped the training.
-        """
-        self.begin_rollout()
-        rollout_buffer.reset()
-        callback.on_rollout_start()
-
-        def on_step(live: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> bool:
-            self.num_timesteps += int(live.sum())
-            self._update_info_buffer([infos[i] for i in np.flatnonzero(dones & live)])
-            callback.update_locals(locals())
-            return callback.on_step()
-
-        if not self._fill(rollout_buffer, env, n_rollout_steps, self.actor(), on_step):
-            return False
-        self.end_sampling()
-        rollout_buffer.episodes = self.process_rollout(
-            with_log_probs(self.token_model, self.reference, rollout_buffer.episodes, self.micro_batch_size)
-        )
-        self._log_rollout(rollout_buffer.episodes)
-        self._on_policy = True
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
-
-    def sample_episodes(self, episodes: int) -> Episodes:
-        """Fresh episodes of the current policy in its env, outside the training: nothing is counted or logged.
-
-        Args:
-            episodes: how many; a multiple of the number of envs.
-        """
-        if episodes < 1 or episodes % self.n_envs:
-            raise ValueError(f"episodes={episodes} is not a multiple of the number of envs, {self.n_envs}")
-        return with_log_probs(
-            self.token_model,
-            self.reference,
-            self._collect(episodes // self.n_envs, self.token_model),
-            self.micro_batch_size,
-        )
-
-    def actor(self) -> Actor:
-        """What samples the episodes of a rollout: the policy, or a proposal that a subclass corrects for."""
-        return self.token_model
-
-    def process_rollout(self, episodes: Episodes) -> Episodes:
-        """A rollout's episodes as training is to see them; a subclass may add to them what it needs."""
-        return episodes
-
-    def _collect(self, rounds: int, actor: Actor) -> Episodes:
-        """Episodes outside the training, `rounds` of every env, without the reference's log-probabilities."""
-        assert self.env is not None
-        spaces_of_env = self.observation_space, self.action_space
-        buffer = EpisodeRolloutBuffer(
-            rounds, *spaces_of_env, self.device, n_envs=self.n_envs, **self.rollout_buffer_kwargs
-        )
-        self._fill(buffer, self.env, rounds, actor)
-        return buffer.episodes
-
-    def _fill(
-        self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, actor: Actor, on_step: OnStep | None = None
-    ) -> bool:
-        """Collect `rounds` episodes of every env into the buffer; False if a callback stopped it."""
-        self.policy.set_training_mode(False)
-        try:
-            finished = collect(env, actor, rounds, self.component_names, on_step)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error}, at timestep {self.num_timesteps}, update {self._n_updates}") from error
-        if finished is not None:
-            buffer.fill(**finished)
-        return finished is not None
-
-    def _log_rollout(self, episodes: Episodes) -> None:
-        self.logger.record("rollout/reward", episodes.rewards.sum(-1).mean().item())
-        self.logger.record("rollout/cache_mib", self.token_model.cache_bytes / 2**20)
-        if self.reference is not None:
-            k1 = episodes.log_probs - episodes.reference_log_probs
-            self.logger.record("rollout/kl_to_reference", k1.sum(-1).mean().item())
-            if not self.token_model.distribution.truncation:  # k3 needs E_pi[a / pi] = 1
-                self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
-        for name, values in zip(self.component_names, episodes.components.T, strict=True):
-            self.logger.record(f"rollout/{name}", values.mean().item())
 
     def gradient_step(
         self, episodes: Episodes, loss: Loss, normalization: Normalization = "token", target_kl: float | None = None
