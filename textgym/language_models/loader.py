@@ -55,7 +55,7 @@ def load_model(
         ImportError: If a package is missing; the message names the extra to install.
     """
     torch = require("torch", "agents")
-    from textgym.language_models.adapters import adapter_base, find_adapters, load_adapters, unwrapped
+    from textgym.language_models.adapters import adapter_base, load_adapters, unwrapped
 
     resolved = _torch_dtype(torch, dtype)
     if isinstance(model, torch.nn.Module):
@@ -67,9 +67,9 @@ def load_model(
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
     if kwargs and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
         kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with _loading(model, source):
-        adapters = find_adapters(source, local_files_only=hub["local_files_only"])
-    if adapters is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
+    if (
+        adapters := _adapters_of(model, source)
+    ) is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
         return load_adapters(load_model(adapter_base(adapters), device=device, dtype=dtype), adapters).eval()
     importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
     with _loading(model, source):
@@ -92,13 +92,33 @@ def load_model(
     return loaded.to(device=device or "cpu").eval()
 
 
+def load_merged(model: str | Path) -> PreTrainedModel:
+    """`load_model` by name, in float32 on the CPU, with saved adapters made part of the weights.
+
+    Raises:
+        ValueError: See `load_model`; or the adapters cannot be merged, because weights are shared.
+    """
+    from textgym.language_models.adapters import adapter_base, merge_adapters
+
+    adapters = _adapters_of(model, _resolve(model))
+    return load_model(model) if adapters is None else merge_adapters(load_model(adapter_base(adapters)), adapters)
+
+
+def _adapters_of(model: str | Path, source: str) -> Path | None:
+    """The folder of the adapters that a directory or a hub id holds."""
+    from textgym.language_models.adapters import find_adapters
+
+    with _loading(model, source):
+        return find_adapters(source, local_files_only=pretrained_arguments(source)["local_files_only"])
+
+
 def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFast:
     """Load the tokenizer of `model`, which is anything that `load_model` accepts.
 
     The tokenizer of a loaded model is looked for where the model came from, its `name_or_path`.
     """
     transformers = require("transformers", "agents")
-    from textgym.language_models.adapters import adapter_base, find_adapters
+    from textgym.language_models.adapters import adapter_base
 
     if not isinstance(model, str | Path):
         kind, model = type(model).__name__, getattr(model, "name_or_path", "")
@@ -108,9 +128,8 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
             )
     source = _resolve(model)
     kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
-    hub = pretrained_arguments(source)
+    hub, adapters = pretrained_arguments(source), _adapters_of(model, source)
     with _loading(model, source):
-        adapters = find_adapters(source, local_files_only=hub["local_files_only"])
         complete = bool(kwargs) or _holds_a_tokenizer(source, hub)
         if complete or adapters is None:
             if not complete and os.path.isdir(source):

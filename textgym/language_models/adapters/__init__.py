@@ -11,7 +11,7 @@ from textgym.language_models.adapters.files import (
     remember_base,
     save_model,
 )
-from textgym.language_models.adapters.models import add_lora, check_adapters, load_adapters, unwrapped
+from textgym.language_models.adapters.models import add_lora, check_adapters, load_adapters, merge_adapters, unwrapped
 
 __all__ = [
     "adapter_base",
@@ -19,6 +19,7 @@ __all__ = [
     "check_adapters",
     "find_adapters",
     "load_adapters",
+    "merge_adapters",
     "read_adapters",
     "remember_base",
     "save_model",

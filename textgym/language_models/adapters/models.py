@@ -86,15 +86,45 @@ def load_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     Raises:
         ValueError: the adapters are of a kind that cannot be read or belong to another model, or the file is damaged.
     """
-    config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
-    check_read(config, directory)
-    config.inference_mode = False
     try:
-        model.add_adapter(config, ADAPTERS)
+        model.add_adapter(_read_config(directory), ADAPTERS)
     except ValueError as error:
         raise ValueError(f"the adapters of {str(directory)!r} do not fit {model.name_or_path!r}: {error}") from error
     read_adapters(model, directory)
     return model
+
+
+def _read_config(directory: Path) -> Any:
+    config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
+    check_read(config, directory)
+    config.inference_mode = False  # peft writes True, and would freeze them
+    return config
+
+
+def merge_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
+    """Make the adapters of a folder part of a model's weights; the model that was given is used up.
+
+    Raises:
+        ValueError: see `load_adapters`; or the merged model gives other logits than the model with adapters.
+    """
+    import torch
+
+    adapted = require("peft", "agents").PeftModel(
+        model, _read_config(directory), ADAPTERS, autocast_adapter_dtype=False
+    )
+    read_adapters(adapted.get_base_model(), directory)
+    count = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(0, count, max(1, count // 16), device=model.device)[None, :16]
+    with torch.no_grad():
+        before = adapted.eval()(input_ids=ids).logits
+        merged = adapted.merge_and_unload(safe_merge=True)
+        gap, largest = float((merged(input_ids=ids).logits - before).abs().max()), float(before.abs().max())
+    if not gap <= 1e-3 * largest:
+        raise ValueError(
+            f"the adapters of {str(directory)!r} cannot be merged: the logits change by {gap:.2g}, of {largest:.2g} at "
+            "most. Where the head and the embedding share their weights, adapters on one of them would change both"
+        )
+    return merged
 
 
 def unwrapped(model: Any) -> PreTrainedModel:
