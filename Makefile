@@ -1,13 +1,20 @@
-# make demo | test | test-slow | lint | benchmark: each installs what it needs into .venv first.
+# make demo | check | test | test-slow | lint | benchmark: each installs what it needs into .venv first.
+# `check` is what fits between two edits; `test` is everything but what takes minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow gpu lint benchmark docs clean
+.PHONY: demo check test test-slow gpu lint benchmark docs clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not (slow or gpu or subprocess or learning or docs)" tests
 
 test: $(STAMP)
 	$(BIN)/ruff check .

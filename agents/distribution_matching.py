@@ -21,9 +21,9 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.match_report import entropy_per_token, variety
 from agents.proposals import PROPOSALS, ProposalName
 from textgym.arguments import Count, Named, NonNegative, Positive, Probability, Written
+from textgym.evaluation import describe
 from textgym.matching import (
     DivergenceName,
     Estimate,
@@ -273,16 +273,17 @@ class DistributionMatching(EpisodicAlgorithm):
 
         Returns:
             what is logged in rollouts; `cap_rate`; `entropy`, in nats per token; `length`, in tokens; and `distinct_1`
-            to `distinct_3` and `self_bleu` (`textgym.metrics`), which have no standard error.
+            to `distinct_3` and `self_bleu` (as `textgym.evaluation.Evaluation` has them, without standard errors).
         """
         self.start()
         drawn = self.sample_episodes(episodes)
         sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)
         sample = dataclasses.replace(sample, features={**sample.features, "cap_rate": capped.double()})
-        assert self.env is not None
-        texts = variety(drawn, self.env.get_attr("tokenizer")[0].decode_batch)
-        return self._estimates(sample) | {"entropy": entropy_per_token(sample)} | texts
+        described = describe(self, drawn, samples=0)
+        varied = {name: getattr(described, name) for name in ("distinct_1", "distinct_2", "distinct_3", "self_bleu")}
+        numbers = {name: Estimate(math.nan if v is None else v, math.nan) for name, v in varied.items()}
+        return self._estimates(sample) | {"entropy": described.entropy} | numbers
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""

@@ -6,7 +6,6 @@ reward, KL to the reference and samples before and after, and writes the learnin
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,15 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-from rich.table import Table
 from stable_baselines3.common.logger import configure
 
 import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
 from scripts.command_line import console, run_script
+from scripts.experiments.before_and_after import draw_curve, side_by_side
 from textgym.arguments import Count, NonNegative, Positive, Seed
-from textgym.evaluation import Evaluation, evaluate, show_sample
+from textgym.evaluation import evaluate, show_sample
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import ShowProgress
 
@@ -51,46 +50,6 @@ class Args:
     seed: Seed = 0
     threads: Count = 2
     out: Path = Path("runs/demo")
-
-
-def draw_curve(out: Path, title: str) -> Path:
-    """The learning curve: reward and KL to the reference against tokens, from the training's CSV log."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with (out / "progress.csv").open() as file:
-        log = list(csv.DictReader(file))
-    figure, reward = plt.subplots(figsize=(7, 4), layout="constrained")
-    curves = [(reward, "rollout/reward", "mean sentiment of a rollout", "tab:green")]
-    if "rollout/kl_to_reference" in log[0]:  # not with --kl-coef 0
-        curves.append((reward.twinx(), "rollout/kl_to_reference", "KL to the reference (nats per text)", "tab:gray"))
-    for axis, column, label, color in curves:
-        axis.plot([float(row["time/total_timesteps"]) for row in log], [float(row[column]) for row in log], color=color)
-        axis.set_ylabel(label, color=color)
-    reward.set_xlabel("tokens generated")
-    reward.set_title(title)
-    figure.savefig(out / "learning_curve.png", dpi=150)
-    return out / "learning_curve.png"
-
-
-def report(before: Evaluation, after: Evaluation) -> None:
-    """Print the two evaluations side by side."""
-    table = Table(title=f"{before.episodes} fresh texts each", title_justify="left")
-    for name in ("", "before", "after"):
-        table.add_column(name, justify="right" if name else "left")
-    rows = {
-        "reward": lambda e: f"{e.reward.value:+.3f} ± {e.reward.standard_error:.3f}",
-        "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.value, 2) + 0.0:.2f}",
-        "length (tokens)": lambda e: f"{e.length.value:.1f}",
-        "distinct-2": lambda e: f"{e.distinct_2:.3f}",
-        "self-BLEU": lambda e: f"{e.self_bleu:.3f}",
-        "entropy (nats per token)": lambda e: f"{e.entropy.value:.2f}",
-    }
-    for name, cell in rows.items():
-        table.add_row(name, cell(before), cell(after))
-    console.print(table)
 
 
 def main(args: Args) -> None:
@@ -124,7 +83,7 @@ def main(args: Args) -> None:
         for sample in evaluation.samples:
             show_sample(sample, console)
     console.print()
-    report(before, after)
+    console.print(side_by_side(before, after))
     console.print(f"learning curve: {draw_curve(args.out, f'{agent_class.__name__} on {args.env_id}')}", soft_wrap=True)
     console.print(f"checkpoint: {args.out / 'checkpoint'}", soft_wrap=True)
     console.print(f"{agent.num_timesteps} tokens in {time.perf_counter() - start:.0f} s on {agent.device}")

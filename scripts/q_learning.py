@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import configure
 
-import textgym  # noqa: F401 (registers the env ids)
 from agents import QLearning
 from scripts.command_line import console, env_arguments, run_script
 from textgym.arguments import Count, Positive, PositiveShare, Probability, Range, Seed
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
+
+OF_THE_AGENT = "learning_rate gamma double_q exploration_fraction exploration_final_eps seed device".split()
 
 
 @dataclass
@@ -77,13 +78,7 @@ def main(args: Args) -> QLearning:
     agent = QLearning(
         "TabularPolicy",
         make_env("SameStep"),
-        learning_rate=args.learning_rate,
-        gamma=args.gamma,
-        double_q=args.double_q,
-        exploration_fraction=args.exploration_fraction,
-        exploration_final_eps=args.exploration_final_eps,
-        seed=args.seed,
-        device=args.device,
+        **{name: getattr(args, name) for name in OF_THE_AGENT},
     )
     agent.q_values(args.context)  # a text that is none fails now
     env = make_env("Disabled")

