@@ -36,7 +36,8 @@ class PolicyGradient(EpisodicAlgorithm):
         kl_coef: weight of the KL penalty to the reference, in reward per nat. With 0 no reference is kept unless one is
             given, and no KL to it is logged.
         kl_penalty: `"reward"` subtracts kl_coef * (log pi - log a) from each token's reward (k1, unbiased); `"k2"` and
-            `"k3"` add kl_coef times this estimator to the loss (`textgym.training.losses.kl_estimate`).
+            `"k3"` add kl_coef times this estimator to the loss (`textgym.training.losses.kl_estimate`); `"k3"` is
+            refused with top-k or top-p.
         reference_kl_target: nats per episode that the KL to the reference shall have; `kl_coef` is then only where the
             adaptation starts, which follows each rollout (Ziegler et al. 2019, section 2.2).
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.

@@ -62,16 +62,17 @@ class QLearning(CheckedArguments, BaseAlgorithm):
         n_envs: rows of the vector env, where `env` is an id.
         learning_rate: alpha, the share of the way to its target that an entry moves; 1 if nothing is random.
         gamma: discount per action.
-        double_q: keep two tables, each updated by the other's values of its best actions.
+        double_q: keep two tables, each updated by the other's values of its best actions: less overestimation where
+            rewards or transitions are random, and slower.
         exploration_fraction: the part of the training in which epsilon falls, linearly; named as in SB3's DQN, whose
             default is 0.1: a table that is updated off-policy gains from a longer look around.
         exploration_initial_eps: epsilon at the start.
         exploration_final_eps: epsilon from there on, and in `predict(deterministic=False)` after the training.
-        stats_window_size: as in SB3, as are `tensorboard_log` and `verbose`.
+        stats_window_size: episodes that `rollout/ep_rew_mean` and `rollout/ep_len_mean` are means over.
         tensorboard_log: directory of TensorBoard logs.
-        verbose: 0, 1 or 2.
+        verbose: 0 is silent, 1 and 2 print what stable-baselines3 prints.
         seed: seeds Python, numpy, torch and the env.
-        device: of the tables: `"cpu"`, `"cuda"` or `"auto"`. The env is on the CPU.
+        device: where the tables are; `"auto"` takes a GPU where there is one. The env is on the CPU.
         _init_setup_model: whether to build the tables at once.
 
     Raises:

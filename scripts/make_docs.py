@@ -6,10 +6,12 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from scripts.agent_pages import with_tables
 from scripts.env_pages import class_page, id_page
 from textgym.tasks import TASKS
 
 ENVS = Path(__file__).parent.parent / "docs" / "envs"
+AGENTS = ENVS.parent / "agents"
 
 
 def main() -> None:
@@ -17,6 +19,8 @@ def main() -> None:
     pages = {task.id: id_page(task, gym.make(task.id)) for task in TASKS.values()}
     for name, text in {**pages, "README": class_page()}.items():
         (ENVS / f"{name}.md").write_text(text, encoding="utf-8")
+    for page in AGENTS.glob("*.md"):
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ NUMBERS = [math.nan, math.inf, -math.inf, True, False, "1", None, [1], np.bool_(
         (str | dict[str, Any], ["x", {}], [1, None], "a text, or a dict"),
         (dict | Mapping[str, int], [{}], [1], "a dict, or a Mapping"),
         (type[int] | str, [int, str, "x"], [3], "a class, or a text"),
-        (Named, [None, "tiny", object()], [], "an object"),
+        (Named, [None, "tiny", object()], [], "a name, or an object"),
         (AsJSON, [{}, 3], [], "an object"),
     ],
 )

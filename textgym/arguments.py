@@ -172,6 +172,8 @@ def _alternatives(annotation: Any) -> list[str]:
     if origin is Literal:
         return [repr(part) for part in parts]
     if origin is Annotated:
+        if Written.NAME in parts:
+            return ["a name", "an object"]
         conditions = [part.in_words() for part in parts[1:] if isinstance(part, Condition)]
         if parts[0] is int and conditions:
             return [f"an integer {' and '.join(conditions)}".replace("integer at", "integer of at")]

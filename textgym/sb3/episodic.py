@@ -62,7 +62,8 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         reference: what the KL is measured to, in the same forms. None takes the untrained `model`: a copy, or with
             `lora` the model without its adapters; an agent whose objective needs no reference keeps none. It is never
             trained.
-        lora: arguments of `peft.LoraConfig`, such as `{"r": 16}`: adapters are trained in place of the model's weights.
+        lora: arguments of `peft.LoraConfig`, such as `{"r": 16}`: adapters are trained in place of the model's weights,
+            in all its linear layers unless `target_modules` says otherwise.
         n_envs: rows of the vector env, where `env` is an id.
         num_generations: episodes that share a prompt (a group), where `env` is an id.
         episodes_per_update: episodes in a rollout, a multiple of the number of rows; None takes one for each row.
