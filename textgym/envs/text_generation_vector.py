@@ -67,7 +67,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
         self._cells = np.full((num_envs, width), self.mdp.pad_id, np.int64)
-        self._empty = self._cells.copy()  # all pad for ever
+        self._flat, self._empty = self._cells.reshape(-1), self._cells.copy()  # the same memory, and all pad for ever
         # glibc hands freed memory back to the system beyond twice the largest block freed so far. Free a larger block
         # once, or each step's arrays may be mapped and faulted in anew (5 times slower at N=1024).
         np.empty((8, *self._cells.shape), np.int64)
@@ -80,6 +80,11 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}  # of a token scorer
         self._returns = np.zeros(num_envs)  # for rendering
         self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a copy's `_flat` share memory with its `_cells` again; copied as they are, the two come apart."""
+        self.__dict__.update(state)
+        self._flat = self._cells.reshape(-1)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -118,8 +123,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
         rows: Any = slice(None) if self._num_live == self.num_envs else self._live.nonzero()[0]
         actions = np.asarray(actions)
         tokens = self._check(actions, rows)
-        flat = self._cells.reshape(-1)  # shares the cells' memory; an attribute would lose it in a copy of the env
-        lengths, row_ended = append(mdp, flat, self._starts[rows], self._lengths[rows], tokens)
+        lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
         self._lengths[rows] = lengths
         ended = row_ended if len(row_ended) == self.num_envs else self._spread(rows, row_ended)
         rewards = np.zeros(self.num_envs)
