@@ -1,13 +1,14 @@
 """Prompt sources of every kind, the table, and an error for each way to get them wrong."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from textgym import prompt_table
 from textgym.mdp import TextMDP
-from textgym.prompts import PromptTable, load_prompts
+from textgym.prompt_table import PromptTable
+from textgym.prompts import load_prompts
 from textgym.tokenizers import character_tokenizer, make_tokenizer
 
 TOKENIZER = character_tokenizer("abcd")
@@ -96,6 +97,68 @@ def test_the_number_of_prompts_is_the_sources():
     assert sampled.num_prompts is None
 
 
+def test_prompts_that_nobody_uses_are_let_go(monkeypatch):
+    monkeypatch.setattr(prompt_table, "KEPT", 3)
+    letters, rng = character_tokenizer("abcdefghijklmnopqrstuvwxyz"), np.random.default_rng(0)
+    mdp = TextMDP(vocab_size=27, max_prompt_tokens=3, max_new_tokens=2, eos_token_ids=(26,), bos_token_id=26)
+    table = PromptTable(["a", "b"], letters, mdp)
+    ids = [table.add(letter) for letter in "cdefgh"]
+    assert ids == [2, 3, 4, 5, 6, 7] and len(table) == 8
+    table.release(np.array([[2, -1]]), 0)  # c is in use; f, g and h were met last
+    assert len(table) == 6 and table.texts([0, 1, 2, 5, 6, 7]) == list("abcfgh")
+    with pytest.raises(IndexError, match="there is no prompt 3: .* until 3 others were met after"):
+        table.texts([2, 3])
+    assert table.add("f") == 5  # met again, so the newest now
+    assert table.add("d") == 8  # an id is never given twice
+    assert table.observations([[2], [8]])[:, 0, 2].tolist() == [2, 3]
+    for letter in "ijk":
+        table.add(letter)
+    table.release()
+    assert table.texts([9, 10, 11]) == list("ijk") and len(table) == 5
+    for _ in range(100):
+        table.add("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), size=3)))
+        table.release()
+        assert len(table) <= 8
+    assert set(table.texts(table.draw(rng, 50))) == {"a", "b"}
+
+
+def test_many_prompts_in_use_are_kept(monkeypatch):
+    monkeypatch.setattr(prompt_table, "KEPT", 1)
+    table = PromptTable(draw, TOKENIZER, MDP)
+    ids = [table.add(text) for text in ("a", "b", "c", "d", "aa", "ab")]
+    table.release(ids)
+    assert table.texts(ids) == ["a", "b", "c", "d", "aa", "ab"]
+
+
+def test_columns_that_are_arrays():
+    rows = [{"prompt": "a", "n": np.arange(i + 1)} for i in range(2)] + [{"prompt": "a", "n": float("nan")}]
+    table = PromptTable(rows, TOKENIZER, MDP)
+    assert [table.add(table.pin(i)) for i in range(3)] == [0, 1, 2]
+    assert table.add({"prompt": "a", "n": np.arange(2)}) == 1 and table.add({"prompt": "a", "n": np.arange(3)}) == 3
+
+
+def test_what_the_table_takes_and_gives_is_a_copy():
+    chat, answers = [{"role": "user", "content": "a"}], ["x", {"deep": [1]}]
+    pretrained = make_tokenizer("bytes").to_pretrained()
+    pretrained.chat_template = CHAT_TEMPLATE
+    mdp = TextMDP(vocab_size=257, max_prompt_tokens=3, max_new_tokens=2, eos_token_ids=(256,))
+    table = PromptTable([{"prompt": chat, "answers": answers}], make_tokenizer(pretrained), mdp)
+
+    def assert_untouched():
+        assert table.contents([0]) == [[{"role": "user", "content": "a"}]]
+        assert table.columns([0]) == {"answers": [["x", {"deep": [1]}]]}
+        assert table.add(table.pin(0)) == 0
+
+    chat[0]["content"], chat[1:], answers[1]["deep"] = "b", ["c"], 2  # the user's own
+    assert_untouched()
+    table.contents([0])[0].append("d")
+    table.contents([0])[0][0]["content"] = "e"
+    table.columns([0])["answers"][0][1]["deep"].append(3)
+    table.pin(0)["answers"].pop()
+    table.pin(0)["prompt"].pop()
+    assert_untouched()
+
+
 CHAT_TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 PINNED = {
     "texts": ["", "a", "ab"],
@@ -159,28 +222,3 @@ def test_long_and_empty_prompts():
     assert PromptTable([""], TOKENIZER, MDP).observations(0).tolist() == [5, 5, 4, 5, 5]
     with pytest.raises(ValueError, match="no BOS token"):
         PromptTable([""], TOKENIZER, TextMDP(5, 3, 2, (4,)))
-
-
-def test_the_tokenizers():
-    assert make_tokenizer({"name": "characters", "alphabet": "xyz"}).encode("zx") == [2, 0]
-    with pytest.raises(ValueError, match="cannot encode 'e'"):
-        TOKENIZER.encode("e")
-    with pytest.raises(ValueError, match="each only once"):
-        character_tokenizer("aa")
-    byte = make_tokenizer("bytes")
-    text = "héllo\n😀"
-    assert byte.encode(text) == list(text.encode()) and byte.decode([*byte.encode(text), 256]) == text
-    assert byte.vocab_size == 257 and byte.eos_token_id == 256
-    with pytest.raises(ValueError, match="unknown tokenizer 3"):
-        make_tokenizer(3)
-    with pytest.raises(ValueError, match="slow tokenizer"):
-        make_tokenizer(SimpleNamespace(chat_template=None, is_fast=False))
-
-
-def test_added_tokens_count_in_the_vocabulary():
-    from transformers import PreTrainedTokenizerFast
-
-    pretrained = PreTrainedTokenizerFast(tokenizer_object=character_tokenizer("ab").backend, eos_token="<eos>")
-    pretrained.add_tokens(["<tool>"])
-    tokenizer = make_tokenizer(pretrained)
-    assert tokenizer.vocab_size == len(pretrained) == 4 and tokenizer.encode("a<tool>b") == [0, 3, 1]

@@ -21,7 +21,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
 from textgym.mdp import IntArray, TextMDP
-from textgym.prompts import PromptTable, load_prompts
+from textgym.prompt_table import PromptTable
+from textgym.prompts import load_prompts
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.scorers.base import FloatArray
 from textgym.tokenizers import make_tokenizer
@@ -57,7 +58,7 @@ def make_generations(prompts: Sequence[Any], completions: Sequence[str], *, toke
         bos_token_id=coder.bos_token_id,
     )
     table, numbering = PromptTable(list(prompts), coder, mdp), np.arange(len(prompts))
-    observations = table.observations(numbering)
+    observations = table.observations(numbering).astype(np.int64)
     for row, ids in zip(observations, written, strict=True):
         row[mdp.max_prompt_tokens : mdp.max_prompt_tokens + len(ids)] = ids
     lengths, ended = mdp.completion_lengths(observations), np.ones(len(prompts), bool)

@@ -8,6 +8,7 @@ are never added by `encode`: what a prompt contains is the user's choice.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,6 +57,41 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids; special tokens are left out."""
         return self.backend.decode(list(token_ids))
+
+    def decode_parts(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        prompts: list[str] | None = None,
+    ) -> tuple[list[str], list[str]]:
+        """The texts of n rows, each decoded as one and cut in two where its completion begins.
+
+        Decoded alone, a completion would lose what depends on its place: with SentencePiece, WordPiece and word
+        tokenizers the space before its first word.
+
+        Args:
+            prompt_ids: token ids of the prompts.
+            completion_ids: token ids of the completions.
+            prompts: `decode_batch(prompt_ids)`, if that is known already.
+
+        Returns:
+            n texts of prompts and n of completions; together they make up `decode([*prompt_ids[i],
+            *completion_ids[i]])`. That of a prompt is `decode(prompt_ids[i])`, less what the completion changes of it:
+            a character whose bytes the two share belongs to the completion.
+        """
+        prompts = self.decode_batch(prompt_ids) if prompts is None else prompts
+        if self._joins and not [text for text in prompts if text[-1:] == "\N{REPLACEMENT CHARACTER}"]:
+            return prompts, self.decode_batch(completion_ids)  # no prompt ends in the middle of a character
+        texts = self.decode_batch([[*p, *c] for p, c in zip(prompt_ids, completion_ids, strict=True)])
+        seams = [len(os.path.commonprefix(pair)) for pair in zip(prompts, texts, strict=True)]
+        return [t[:n] for t, n in zip(texts, seams, strict=True)], [t[n:] for t, n in zip(texts, seams, strict=True)]
+
+    @cached_property
+    def _joins(self) -> bool:
+        """Whether texts of parts, put together, are the text of the whole, but for characters that are cut in two."""
+        from tokenizers import decoders
+
+        return isinstance(self.backend.decoder, decoders.ByteLevel | decoders.Fuse)
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """`decode` for many rows."""

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import CHARACTERS, checksum
+from textgym.scorers import FunctionScorer, Scorer, WeightedSum
+from textgym.tokenizers import byte_tokenizer
 from textgym.wrappers import DiscreteContexts, VectorDiscreteContexts
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
@@ -100,3 +102,63 @@ def test_vector(env, mode, how, pinned, rng):
     assert_same(play_vector(clone, actions), expected)
     assert_same(play_vector(original, actions), expected)
     assert_same(clone.unwrapped.render() or (), original.unwrapped.render() or ())
+
+
+def dialogue(prompts, completions, completion_ids, answers):
+    """A reward function that changes all that it is given; what it pays depends on what it is given."""
+    paid = [
+        float(len(p) + 10 * len(a) + 100 * len(i)) for p, a, i in zip(prompts, answers, completion_ids, strict=True)
+    ]
+    for prompt, completion, ids, answer in zip(prompts, completions, completion_ids, answers, strict=True):
+        prompt[0]["content"] += "!"
+        prompt.extend(completion)
+        ids.pop()
+        answer.append("used")
+    for whole in (prompts, completions, completion_ids, answers):
+        whole.clear()
+    return paid
+
+
+class Overwrites(Scorer):
+    """A scorer that writes into the rows that it is given."""
+
+    name = "overwrites"
+
+    def score(self, generations):
+        generations.observations[:], generations.lengths[:], generations.prompt_ids[:] = 0, 1, 0
+        return [0.0] * len(generations)
+
+
+def test_what_a_scorer_does_to_its_arguments_reaches_nobody_else():
+    tokenizer = byte_tokenizer().to_pretrained()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}"
+    task = {
+        "tokenizer": tokenizer,
+        "prompts": [{"prompt": [{"role": "user", "content": "hi"}], "answers": ["a"]}],
+        "max_new_tokens": 2,
+        "scorer": WeightedSum([FunctionScorer(dialogue, name=n, conversational=True) for n in "ab"]),
+    }
+    env = gym.make("TextGen-v0", **task)
+    for _ in range(3):
+        first, _ = env.reset(seed=0)
+        assert env.unwrapped.decode(first) == "user:hi\n"
+        env.step(65)
+        info = env.step(256)[-1]
+        assert info["a"] == info["b"] == 1 + 10 + 200
+    vector = gym.make_vec("TextGen-v0", num_envs=2, **task)
+    vector.reset(seed=0)
+    for _ in range(3):
+        vector.step([65, 65])
+        final = vector.step([256, 256])[-1]["final_info"]
+        assert final["a"].tolist() == final["b"].tolist() == [211, 211]
+
+
+def test_a_scorer_that_writes_does_not_write_into_the_env():
+    env = gym.make("TextGen-v0", **{**CHARACTERS, "scorer": Overwrites()})
+    env.reset(options={"prompt": "ab"})
+    row, *_, info = env.step(4)
+    assert row.tolist()[:4] == [5, 0, 1, 4] and info["prompt_id"] == 2
+    vector = gym.make_vec("TextGen-v0", num_envs=2, autoreset_mode="Disabled", **{**CHARACTERS, "scorer": Overwrites()})
+    vector.reset(options={"prompts": ["ab", "a"]})
+    rows, *_, info = vector.step([4, 3])
+    assert rows[:, :4].tolist() == [[5, 0, 1, 4], [5, 5, 0, 3]] and info["prompt_id"].tolist() == [2, 1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from textgym.mdp import BoolArray, IntArray, TextMDP
-from textgym.prompts import PromptTable
+from textgym.prompt_table import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.tokenizers import Tokenizer, make_tokenizer
 
@@ -33,13 +33,17 @@ class TextTask:
 
     def decode(self, observation: Any) -> str:
         """The text of an observation, prompt and completion, special tokens left out; (P + T,) int64."""
-        row = np.asarray(observation)
-        return self.tokenizer.decode(row[row != self.mdp.pad_id].tolist())
+        return self.tokenizer.decode(self._token_ids(observation))
 
     def decode_parts(self, observation: Any) -> tuple[str, str]:
-        """The prompt text and the completion text of an observation, (P + T,) int64."""
+        """The text of an observation, (P + T,) int64, in two parts, prompt and completion; see `Tokenizer`'s."""
         row, width = np.asarray(observation), self.mdp.max_prompt_tokens
-        return self.decode(row[:width]), self.decode(row[width:])
+        parts = self.tokenizer.decode_parts([self._token_ids(row[:width])], [self._token_ids(row[width:])])
+        return parts[0][0], parts[1][0]
+
+    def _token_ids(self, cells: Any) -> list[int]:
+        cells = np.asarray(cells)
+        return cells[cells != self.mdp.pad_id].tolist()
 
 
 def make_task(

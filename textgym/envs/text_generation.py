@@ -93,6 +93,7 @@ class TextGenerationEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         pin = check_options(options, ("prompt", "prompt_ids"))
         prompts = self.task.prompts
+        prompts.release(self._prompt_id)
         if "prompt" in pin:
             self._prompt_id = prompts.add(pin["prompt"])
         elif "prompt_ids" in pin:
@@ -156,7 +157,7 @@ class TextGenerationEnv(gym.Env[Any, Any]):
 
     def _score(self, ended: bool) -> float:
         prompt_id, length = np.array([self._prompt_id]), np.array([self._length])
-        scores = self.task.score(self._row[None], prompt_id, np.zeros(1, np.int64), length, np.array([ended]))
+        scores = self.task.score(self._row[None].copy(), prompt_id, np.zeros(1, np.int64), length, np.array([ended]))
         for name, values in scores.components.items():
             self._totals[name] += float(values[0])
         return float(scores.rewards[0])

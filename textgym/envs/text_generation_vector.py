@@ -9,10 +9,10 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
 from textgym.envs.task import check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
-from textgym.prompts import PromptTable
 
 AUTORESET_MODES = {"SameStep": AutoresetMode.SAME_STEP, "Disabled": AutoresetMode.DISABLED}
 
@@ -229,6 +229,7 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
 
     def _start(self, rows: IntArray) -> None:
         """Begin the next episode of `rows`."""
+        self.task.prompts.release(self._prompt_ids, self._pins, self._schedule.rounds)
         if self._any_pin:
             ids = self._pins[rows]
             unpinned = ids < 0
@@ -258,41 +259,3 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
                     raise ValueError(f"{name} must have one entry per row, {self.num_envs} in all")
                 return np.array([add(prompt) for prompt in pin[name]], np.int64)
         return None
-
-
-class PromptSchedule:
-    """Which prompt each row starts from: round n holds the n-th prompt of every group.
-
-    Rounds are drawn in order, when the fastest row needs one, so the prompts do not depend on which rows end first.
-    """
-
-    def __init__(self, prompts: PromptTable, num_envs: int, num_generations: int):
-        self._prompts = prompts
-        self._groups = np.arange(num_envs) // num_generations  # (N,)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget all rounds; every row starts at round 0."""
-        self._episodes = np.zeros(len(self._groups), np.int64)  # (N,) rounds each row has used
-        self._rounds = np.empty((0, self._groups[-1] + 1), np.int64)  # (rounds not yet used by all, groups) prompt ids
-        self._dropped = 0
-
-    def advance(self, rows: IntArray, rng: np.random.Generator) -> IntArray:
-        """The next prompt ids of `rows`, (len(rows),)."""
-        if not len(rows):
-            return rows
-        wanted, groups = self._episodes[rows], self._groups[rows]
-        while True:
-            try:
-                chosen = self._rounds[wanted - self._dropped, groups]
-            except IndexError:  # the fastest row needs a round that is not drawn yet
-                self._draw_round(rng)
-            else:
-                self._episodes[rows] = wanted + 1
-                return chosen
-
-    def _draw_round(self, rng: np.random.Generator) -> None:
-        """Append the next round, and drop those that every row has used."""
-        used, self._dropped = self._dropped, int(self._episodes.min())
-        drawn = self._prompts.draw(rng, self._rounds.shape[1])
-        self._rounds = np.concatenate([self._rounds[self._dropped - used :], drawn[None]])

@@ -33,7 +33,8 @@ class FunctionScorer(Scorer):
             component can have that name (`registry.RESERVED`), `"_function"` is appended: what the function `reward`
             gives is called `"reward_function"`, because `"reward"` is the env's.
         conversational: pass prompts as message lists and completions as `[{"role": "assistant", "content": text}]`,
-            which is how TRL calls functions on chat datasets.
+            which is how TRL calls functions on chat datasets. A message of the assistant's that the prompt begins is
+            part of the completion then.
 
     Raises:
         ValueError: `function` is not callable, or its signature fits nothing that it will be given.
@@ -84,8 +85,8 @@ class FunctionScorer(Scorer):
         if self.conversational and name == "prompts":
             return generations.chats
         if self.conversational and name == "completions":
-            return [[{"role": "assistant", "content": text}] for text in generations.completions]
-        return list(getattr(generations, name))
+            return generations.replies
+        return getattr(generations, name)
 
 
 def function_name(function: Callable[..., Any]) -> str:

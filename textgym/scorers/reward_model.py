@@ -108,7 +108,9 @@ class RewardModel(Scorer):
         """Token ids of every row as the reward model reads it, never empty."""
         encoded, texts = [], generations.texts
         contents = generations.table.contents(generations.prompt_ids)
-        for row, (content, completion) in enumerate(zip(contents, generations.completions, strict=True)):
+        some_chat = not all(isinstance(content, str) for content in contents)
+        chats, replies = (generations.chats, generations.replies) if some_chat else ([], [])
+        for row, content in enumerate(contents):
             if isinstance(content, str):
                 ids = self.tokenizer(texts[row])["input_ids"]
             else:
@@ -116,8 +118,7 @@ class RewardModel(Scorer):
                     raise ScorerError(
                         f"scorer {self.name!r}: the prompts are chats, but its tokenizer has no chat template"
                     )
-                chat = [*content, {"role": "assistant", "content": completion}]
-                text = self.tokenizer.apply_chat_template(chat, tokenize=False)
+                text = self.tokenizer.apply_chat_template(chats[row] + replies[row], tokenize=False)
                 ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template wrote them
             if len(ids) > self._limit:
                 raise ScorerError(
