@@ -175,10 +175,7 @@ class DistributionMatching(EpisodicAlgorithm):
         self.partition.add(episodes.prompt_ids, log_weights)  # P / a
 
     def reference_episodes(self) -> Episodes:
-        """About `initial_episodes` samples of the reference, of every prompt the same number.
-
-        They have their rewards, but no log-probabilities under the reference, which the start does not need.
-        """
+        """About `initial_episodes` samples of the reference, as many of every prompt; without its log-probabilities."""
         assert self.env is not None and self.reference is not None
         table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
         wanted = number * math.ceil(self.initial_episodes / number)
