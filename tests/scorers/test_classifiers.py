@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from tests.scorers.test_reward_model import BATCH, decoder, encoder, logits
-from textgym.language_models import load_tokenizer
+from textgym.language_models import load_model, load_tokenizer
 from textgym.language_models.loader import TINY
 from textgym.scorers import RewardModel, make_scorer
 from textgym.testing import make_generations
@@ -65,6 +65,18 @@ def test_a_loaded_model_of_another_kind_is_refused(cls, shape):
     message = rf"scorer 'reward_model': the {type(other).__name__} is no reward model. .* shape {shape}, not \(1, 2\)"
     with pytest.raises(ValueError, match=message):
         RewardModel(other, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "auto", 3.5])
+def test_a_device_that_is_not_there_is_refused(device):
+    model, tokenizer = decoder()
+    message = f"device is {device!r}; it must be 'cpu', or another device that this machine has"
+    with pytest.raises(ValueError, match=f"scorer 'reward_model': {message}"):
+        RewardModel(model, tokenizer=tokenizer, device=device)
+    with pytest.raises(ValueError, match=f"scorer 'log_prob': {message}"):
+        make_scorer({"name": "log_prob", "device": device})
+    with pytest.raises(ValueError, match=message):
+        load_model("tiny", device=device)
 
 
 def test_what_is_no_model_is_refused():
@@ -146,6 +158,24 @@ def test_adapters_whose_base_is_a_name_of_ours(tmp_path):
     )
 
 
+def test_adapters_without_a_tokenizer_have_that_of_their_base(tmp_path):
+    model, tokenizer = adapted(TINY, 1), load_tokenizer("tiny")
+    model.save_pretrained(tmp_path)
+    assert not any(tmp_path.glob("tokenizer*"))
+    batch = make_generations(["The film", "a"], [" was good.", ""])
+    np.testing.assert_allclose(
+        RewardModel(str(tmp_path)).evaluate(batch).rewards, raw(model, tokenizer, batch)[:, 0], atol=1e-4
+    )
+
+
+def test_adapters_that_a_forward_pass_would_not_have_are_refused(tmp_path):
+    folder = saved(tmp_path, adapted(TINY, 1), load_tokenizer("tiny"))
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "alora_invocation_tokens": [5]}))
+    with pytest.raises(ValueError, match="scorer 'reward_model': .* holds adapters of the kind LORA with alora"):
+        RewardModel(folder)
+
+
 def test_adapters_with_a_head_of_two_layers(tmp_path):
     roberta().save_pretrained(tmp_path / "base_model")
     _, tokenizer = encoder()
@@ -183,7 +213,7 @@ def test_a_peft_model():
     ("lost", "message"),
     [
         ("score.weight", r"is no reward model: it holds no \['score.weight'\]"),
-        ("lora_B", "are not complete: Found missing"),
+        ("lora_B", "lacks the tensor .*lora_B"),
     ],
 )
 def test_adapters_that_lack_a_tensor_are_refused(lost, message, tmp_path):

@@ -113,7 +113,7 @@ def test_import_strings():
         ({"name": "length", "target": True}, "scorer 'length': target is True; it must be an integer of at least 1"),
         ({"name": "length", "target": 8, "component_name": 3}, "cannot be named 3"),
         ({"name": "keyword", 3: "a"}, "scorer 'keyword' takes no argument 3"),
-        ({"name": "log_prob", "dtype": "fp16"}, "unknown dtype 'fp16'; accepted: float32"),
+        ({"name": "log_prob", "dtype": "fp16"}, "scorer 'log_prob': unknown dtype 'fp16'; accepted: float32"),
         ("my_rewards:brevty", r"module 'my_rewards' has no 'brevty'; did you mean 'brevity'"),
         ("my_rewards:number", r"scorer 'my_rewards:number' is 3; it must be a function"),
         ("my_rewards:Other", r"the class 'my_rewards:Other' is no textgym.Scorer"),

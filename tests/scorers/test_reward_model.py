@@ -166,6 +166,10 @@ def test_tokenizers_are_checked():
         RewardModel(model)
     with pytest.raises(ValueError, match="neither a padding nor an end token"):
         RewardModel(model, tokenizer=make_tokenizer())
+    with pytest.raises(ValueError, match="scorer 'reward_model': tokenizer is 3; it must be a directory, a hub id or"):
+        RewardModel(model, tokenizer=3)
+    with pytest.raises(ValueError, match="scorer 'reward_model': unknown model 'no/such'"):
+        RewardModel("no/such")
     tokenizer.add_tokens(["extra"])
     with pytest.raises(ValueError, match="the tokenizer has 37 tokens, the model embeds 36"):
         RewardModel(model, tokenizer=tokenizer)

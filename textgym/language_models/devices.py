@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -9,20 +10,29 @@ import torch
 from textgym.arguments import Condition
 
 
+@dataclass(frozen=True)
 class Available(Condition):
-    """A device that this machine has; stable-baselines3 takes the CPU without a word where there is no other."""
+    """A device that this machine has; stable-baselines3 takes the CPU without a word where there is no other.
+
+    Attributes:
+        auto: whether "auto" is one, which stable-baselines3 understands.
+    """
+
+    auto: bool = True
 
     def holds(self, value: Any) -> bool:
         """Whether torch knows the name, and the device is there."""
         try:
-            device = torch.device("cpu" if value == "auto" else value)
+            device = torch.device("cpu" if self.auto and value == "auto" else value)
         except (RuntimeError, TypeError):
             return False
         return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
 
     def in_words(self) -> str:
         """The same on every machine, as the docs say it too."""
-        return "'auto', 'cpu', or another device that this machine has"
+        return ("'auto', " if self.auto else "") + "'cpu', or another device that this machine has"
 
 
 Device = Annotated[torch.device | str, Available()]
+ModelDevice = Annotated[torch.device | str, Available(auto=False)]
+"""Where a model goes that no agent of stable-baselines3 places."""

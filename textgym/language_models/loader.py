@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.arguments import check_argument
 from textgym.importing import did_you_mean, require
 
 if TYPE_CHECKING:
@@ -50,36 +51,32 @@ def load_model(
 
     Raises:
         ValueError: If nothing answers to the name, it brings code along, its adapters or weights are of a kind that
-            cannot be used or do not fit, or the dtype is not one of those above.
+            cannot be used or do not fit, the dtype is not one of those above, or this machine has no such device.
         FileNotFoundError: If a path leads to no model.
         ImportError: If a package is missing; the message names the extra to install.
     """
     torch = require("torch", "agents")
     from textgym.language_models.adapters import adapter_base, load_adapters, unwrapped
+    from textgym.language_models.devices import ModelDevice
 
-    resolved = _torch_dtype(torch, dtype)
+    resolved = torch_dtype(dtype)
+    check_argument("device", device, ModelDevice | None)
     if isinstance(model, torch.nn.Module):
         model = unwrapped(model)
         _check_weights(model, resolved)
         return model.to(device=device, dtype=resolved).eval()
-    source = _resolve(model)
+    source = resolve(model)
     transformers, hub = require("transformers", "agents"), pretrained_arguments(source)
-    kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
-    if kwargs and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
-        kwargs["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    if (
-        adapters := _adapters_of(model, source)
-    ) is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
+    adapters = saved_adapters(model, source)
+    if adapters is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
         return load_adapters(load_model(adapter_base(adapters), device=device, dtype=dtype), adapters).eval()
     importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
-    with _loading(model, source):
+    with loading(model, source):
         loaded, found = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=resolved or torch.float32,
             output_loading_info=True,
-            adapter_kwargs={"local_files_only": True},  # there are none
-            **hub,
-            **kwargs,
+            **weights_arguments(hub),
         )
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
         raise ValueError(f"the model {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]!r}")
@@ -100,15 +97,15 @@ def load_merged(model: str | Path) -> PreTrainedModel:
     """
     from textgym.language_models.adapters import adapter_base, merge_adapters
 
-    adapters = _adapters_of(model, _resolve(model))
+    adapters = saved_adapters(model, resolve(model))
     return load_model(model) if adapters is None else merge_adapters(load_model(adapter_base(adapters)), adapters)
 
 
-def _adapters_of(model: str | Path, source: str) -> Path | None:
+def saved_adapters(model: str | Path, source: str) -> Path | None:
     """The folder of the adapters that a directory or a hub id holds."""
     from textgym.language_models.adapters import find_adapters
 
-    with _loading(model, source):
+    with loading(model, source):
         return find_adapters(source, local_files_only=pretrained_arguments(source)["local_files_only"])
 
 
@@ -126,15 +123,14 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
             raise ValueError(
                 f"the loaded {kind} does not say where it came from (empty name_or_path): pass a tokenizer"
             )
-    source = _resolve(model)
-    kwargs = {"gguf_file": SMOLLM2_FILE} if model == "smollm2-q4" else {}
-    hub, adapters = pretrained_arguments(source), _adapters_of(model, source)
-    with _loading(model, source):
-        complete = bool(kwargs) or _holds_a_tokenizer(source, hub)
+    source = resolve(model)
+    hub, adapters = pretrained_arguments(source), saved_adapters(model, source)
+    with loading(model, source):
+        complete = "gguf_file" in hub or _holds_a_tokenizer(source, hub)
         if complete or adapters is None:
             if not complete and os.path.isdir(source):
                 raise FileNotFoundError(f"the directory {source!r} holds a model, but no tokenizer; save one there")
-            return transformers.AutoTokenizer.from_pretrained(source, **hub, **kwargs)
+            return transformers.AutoTokenizer.from_pretrained(source, **hub)
     return load_tokenizer(adapter_base(adapters))  # peft writes adapters alone
 
 
@@ -159,7 +155,17 @@ def pretrained_arguments(source: str) -> dict[str, Any]:
     Args:
         source: a directory or a hub id.
     """
-    return {"trust_remote_code": False, "local_files_only": not os.path.isdir(source) and not _hub_answers()}
+    gguf = {"gguf_file": SMOLLM2_FILE} if (Path(source) / SMOLLM2_FILE).is_file() else {}
+    return {"trust_remote_code": False, "local_files_only": not os.path.isdir(source) and not _hub_answers(), **gguf}
+
+
+def weights_arguments(hub: dict[str, Any]) -> dict[str, Any]:
+    """`pretrained_arguments`, and further ones for a model's weights: unpacked, and without adapters."""
+    transformers = require("transformers", "agents")
+    arguments = {**hub, "adapter_kwargs": {"local_files_only": True}}  # or the hub would be asked for adapters
+    if "gguf_file" in hub and hasattr(transformers, "GgufConfig"):  # releases without it always unpack
+        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return arguments
 
 
 def _hub_answers() -> bool:
@@ -198,9 +204,12 @@ def _check_weights(model: Any, dtype: torch.dtype | None) -> None:
         )
 
 
-def _torch_dtype(torch: Any, dtype: str | torch.dtype | None) -> torch.dtype | None:
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype that a name stands for; a ValueError if models cannot have it."""
     if dtype is None:
         return None
+    import torch
+
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(
@@ -209,7 +218,7 @@ def _torch_dtype(torch: Any, dtype: str | torch.dtype | None) -> torch.dtype | N
     return getattr(torch, name)
 
 
-def _resolve(model: str | Path) -> str:
+def resolve(model: str | Path) -> str:
     """The directory or hub id that a name stands for."""
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; {ACCEPTED}, or a loaded model")
@@ -270,7 +279,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _loading(model: str | Path, source: str) -> Iterator[None]:
+def loading(model: str | Path, source: str) -> Iterator[None]:
     """Hide the progress bars of local loads (a download keeps its own), and make a failed look-up a clear error."""
     local = os.path.isdir(source)
     # The GGUF reader has a bar of its own, without a switch; messages that are logged still come through.

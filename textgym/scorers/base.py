@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -195,6 +197,15 @@ class Scorer(ABC):
         except Exception as error:
             raise ScorerError(f"scorer {self.name!r} raised {type(error).__name__}: {error}") from error
         return check_values(self.name, raw, generations)
+
+
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Say in a ValueError from beneath, such as one of a loader, which scorer it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"scorer {name!r}: {error}") from error
 
 
 def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:

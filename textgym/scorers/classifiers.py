@@ -6,14 +6,21 @@ what transformers reports as missing is refused here, unless saved adapters brin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.arguments import check_argument
 from textgym.importing import require
-from textgym.language_models.loader import _loading, _resolve, _torch_dtype, pretrained_arguments
+from textgym.language_models.loader import (
+    loading,
+    pretrained_arguments,
+    resolve,
+    saved_adapters,
+    torch_dtype,
+    weights_arguments,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,23 +38,25 @@ def load_classifier(model: Any, device: str | torch.device | None, dtype: str | 
         dtype: see `textgym.language_models.load_model`; None is float32, or what a loaded model has.
 
     Raises:
-        ValueError: nothing answers to the name, the files hold no head, or one that does not fit, or the dtype is not
-            one of those that `load_model` accepts.
+        ValueError: nothing answers to the name, the files hold no head, or one that does not fit, the dtype is not one
+            of those that `load_model` accepts, or this machine has no such device.
         FileNotFoundError: a path leads to no model.
         ImportError: torch, transformers or peft is missing.
     """
     torch = require("torch", "agents")
-    resolved = _torch_dtype(torch, dtype)
+    require("transformers", "agents")
+    from textgym.language_models.devices import ModelDevice
+
+    resolved = torch_dtype(dtype)
+    check_argument("device", device, ModelDevice | None)
     if isinstance(model, torch.nn.Module):
         if not hasattr(model, "config"):
             raise ValueError(f"the {type(model).__name__} is no model of transformers (it has no config)")
         return model.to(device=device, dtype=resolved).eval()
-    folder = Path(_resolve(model))
-    if (folder / "adapter_config.json").is_file():
-        loaded = _load_adapted(folder, resolved or torch.float32)
-    else:
-        loaded = _load_whole(model, resolved or torch.float32)
-    return loaded.to(device or "cpu").eval()
+    source = resolve(model)
+    adapters = saved_adapters(model, source)
+    load, files = (_load_whole, model) if adapters is None else (_load_adapted, adapters)
+    return load(files, resolved or torch.float32).to(device or "cpu").eval()
 
 
 def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] = frozenset(), **config: Any) -> Any:
@@ -59,15 +68,14 @@ def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] =
         brought: names of the tensors that adapters will bring along.
         config: changes to its config.
     """
-    transformers, source = require("transformers", "agents"), _resolve(model)
-    with _loading(model, source), _no_load_report():
+    transformers, source = require("transformers", "agents"), resolve(model)
+    with loading(model, source), _no_load_report():
         loaded, report = transformers.AutoModelForSequenceClassification.from_pretrained(
             source,
             dtype=dtype,
-            adapter_kwargs={"local_files_only": True},  # there are none
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            **pretrained_arguments(source),
+            **weights_arguments(pretrained_arguments(source)),
             **config,
         )
     if missing := sorted(set(report["missing_keys"]) - brought):
@@ -86,21 +94,16 @@ def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] =
 
 def _load_adapted(folder: Path, dtype: torch.dtype) -> Any:
     """The model beneath saved adapters, with these and the head that was trained beside them."""
-    peft = require("peft", "agents")
+    require("peft", "agents")
     from peft.utils.save_and_load import load_peft_weights
 
-    from textgym.language_models.adapters import adapter_base
+    from textgym.language_models.adapters import adapter_base, load_adapters
 
     base = adapter_base(folder)
     saved = {name.removeprefix(PREFIX): t for name, t in load_peft_weights(str(folder), device="cpu").items()}
     outputs = {len(saved[name]) for name in _sized_by_labels(base) if name in saved}  # bias and weight say the same
     loaded = _load_whole(base, dtype, frozenset(saved), **({"num_labels": outputs.pop()} if outputs else {}))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Found missing adapter keys")
-        try:
-            return peft.PeftModel.from_pretrained(loaded, str(folder))
-        except UserWarning as error:
-            raise ValueError(f"the adapters in {str(folder)!r} are not complete: {error}") from error
+    return load_adapters(loaded, folder)
 
 
 def _sized_by_labels(base: str) -> list[str]:
@@ -110,7 +113,7 @@ def _sized_by_labels(base: str) -> list[str]:
 
     shapes = []
     for num_labels in (1, 2):
-        source = _resolve(base)
+        source = resolve(base)
         config = AutoConfig.from_pretrained(source, **pretrained_arguments(source), num_labels=num_labels)
         with torch.device("meta"):  # nothing is allocated
             empty = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from textgym.mdp import IntArray, TextMDP
-from textgym.scorers.base import Generations, Scorer
+from textgym.scorers.base import Generations, Scorer, errors_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class LogProb(Scorer):
         name: the component's name in `info`.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, dtype or device.
         ImportError: torch or transformers is missing.
     """
 
@@ -50,7 +50,8 @@ class LogProb(Scorer):
         from textgym.language_models import load_model
 
         self.name = name
-        self.model = load_model(model, device=device, dtype=dtype)
+        with errors_of(name):
+            self.model = load_model(model, device=device, dtype=dtype)
         self._decoder: Decoder | None = None
         self._mdp: TextMDP | None = None
         self._contexts: IntArray = np.empty((0, 0), np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from textgym.arguments import Count, check_argument
 from textgym.importing import did_you_mean
-from textgym.scorers.base import Generations, Scorer, ScorerError
+from textgym.scorers.base import Generations, Scorer, ScorerError, errors_of
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +74,11 @@ class RewardModel(Scorer):
     ):
         check_argument(f"scorer {name!r}: batch_size", batch_size, Count)
         self.name = name
-        self.tokenizer: Any = _load_tokenizer(name, model, tokenizer)
-        self.model = _load_model(name, model, device, dtype)
+        from textgym.scorers.classifiers import load_classifier
+
+        with errors_of(name):
+            self.tokenizer: Any = _load_tokenizer(model, tokenizer)
+            self.model = load_classifier(model, device, dtype)
         embedded = self.model.get_input_embeddings().weight.shape[0]
         if len(self.tokenizer) > embedded:
             raise ValueError(
@@ -167,24 +170,17 @@ def _padding_is(config: Any, pad_id: int) -> Iterator[None]:
         config.pad_token_id = own
 
 
-def _load_tokenizer(name: str, model: Any, tokenizer: Any) -> Any:
+def _load_tokenizer(model: Any, tokenizer: Any) -> Any:
     """The tokenizer of the reward model, loaded or found beside the model."""
     from textgym.language_models import load_tokenizer
 
     if tokenizer is None and not isinstance(model, str | Path):
-        raise ValueError(f"scorer {name!r}: a loaded model needs its tokenizer too; pass tokenizer=...")
+        raise ValueError("a loaded model needs its tokenizer too; pass tokenizer=...")
     if tokenizer is None or isinstance(tokenizer, str | Path):
         return load_tokenizer(model if tokenizer is None else tokenizer)
+    if not callable(getattr(tokenizer, "apply_chat_template", None)):
+        raise ValueError(f"tokenizer is {tokenizer!r}; it must be a directory, a hub id or a tokenizer of transformers")
     return tokenizer
-
-
-def _load_model(name: str, model: Any, device: Any, dtype: Any) -> Any:
-    from textgym.scorers.classifiers import load_classifier
-
-    try:
-        return load_classifier(model, device, dtype)
-    except ValueError as error:
-        raise ValueError(f"scorer {name!r}: {error}") from error
 
 
 def _label_index(name: str, config: Any, label: int | str | None) -> int:
