@@ -67,16 +67,13 @@ def load_model(
         return model.to(device=device, dtype=resolved).eval()
     source = resolve(model)
     transformers, hub = require("transformers", "agents"), pretrained_arguments(source)
-    adapters = saved_adapters(model, source)
+    adapters = saved_adapters(model, source, hub)
     if adapters is not None:  # read by peft's own code: transformers' loses the magnitudes of DoRA
         return load_adapters(load_model(adapter_base(adapters), device=device, dtype=dtype), adapters).eval()
     importlib.import_module("textgym.language_models.tabular")  # its import registers it with AutoModelForCausalLM
     with loading(model, source):
         loaded, found = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=resolved or torch.float32,
-            output_loading_info=True,
-            **weights_arguments(hub),
+            source, dtype=resolved or torch.float32, output_loading_info=True, **weights_arguments(hub)
         )
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
         raise ValueError(f"the model {str(model)!r} lacks {len(missing)} of its weights, such as {missing[0]!r}")
@@ -97,16 +94,17 @@ def load_merged(model: str | Path) -> PreTrainedModel:
     """
     from textgym.language_models.adapters import adapter_base, merge_adapters
 
-    adapters = saved_adapters(model, resolve(model))
+    source = resolve(model)
+    adapters = saved_adapters(model, source, pretrained_arguments(source))
     return load_model(model) if adapters is None else merge_adapters(load_model(adapter_base(adapters)), adapters)
 
 
-def saved_adapters(model: str | Path, source: str) -> Path | None:
-    """The folder of the adapters that a directory or a hub id holds."""
+def saved_adapters(model: str | Path, source: str, hub: dict[str, Any]) -> Path | None:
+    """The folder of the adapters that a directory or a hub id holds; `hub` are its `pretrained_arguments`."""
     from textgym.language_models.adapters import find_adapters
 
     with loading(model, source):
-        return find_adapters(source, local_files_only=pretrained_arguments(source)["local_files_only"])
+        return find_adapters(source, local_files_only=hub["local_files_only"])
 
 
 def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFast:
@@ -124,7 +122,8 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
                 f"the loaded {kind} does not say where it came from (empty name_or_path): pass a tokenizer"
             )
     source = resolve(model)
-    hub, adapters = pretrained_arguments(source), saved_adapters(model, source)
+    hub = pretrained_arguments(source)
+    adapters = saved_adapters(model, source, hub)
     with loading(model, source):
         complete = "gguf_file" in hub or _holds_a_tokenizer(source, hub)
         if complete or adapters is None:

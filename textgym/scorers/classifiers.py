@@ -54,7 +54,7 @@ def load_classifier(model: Any, device: str | torch.device | None, dtype: str | 
             raise ValueError(f"the {type(model).__name__} is no model of transformers (it has no config)")
         return model.to(device=device, dtype=resolved).eval()
     source = resolve(model)
-    adapters = saved_adapters(model, source)
+    adapters = saved_adapters(model, source, pretrained_arguments(source))
     load, files = (_load_whole, model) if adapters is None else (_load_adapted, adapters)
     return load(files, resolved or torch.float32).to(device or "cpu").eval()
 
