@@ -22,7 +22,7 @@ import tyro
 import agents
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import env_arguments, parse_json
-from textgym.arguments import Argument, Written, arguments_of
+from textgym.arguments import Argument, Condition, Count, Written, arguments_of
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.policy import POLICY_ARGUMENTS
@@ -69,8 +69,8 @@ class EnvArgs:
     """A .txt or .jsonl file, or `module:attribute`; the id's own by default."""
     env_kwargs: str = "{}"
     """Further arguments of the env, as JSON."""
-    n_envs: Annotated[int, help_of(COMMON["n_envs"])] = COMMON["n_envs"].default
-    num_generations: Annotated[int, help_of(COMMON["num_generations"])] = COMMON["num_generations"].default
+    n_envs: Annotated[Count, help_of(COMMON["n_envs"])] = COMMON["n_envs"].default
+    num_generations: Annotated[Count, help_of(COMMON["num_generations"])] = COMMON["num_generations"].default
 
     def make(self) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The vector env."""
@@ -128,10 +128,13 @@ def is_json(argument: Argument) -> bool:
 
 
 def typed(annotation: Any) -> Any:
-    """The part of an annotation that can be typed, without ranges and functions; None where there is none."""
+    """The part of an annotation that can be typed, with its ranges but without functions; None where there is none."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return str if any(isinstance(part, Written) for part in parts) else typed(parts[0])
+        kind, conditions = typed(parts[0]), [part for part in parts[1:] if isinstance(part, Condition)]
+        if any(isinstance(part, Written) for part in parts):
+            return str
+        return Annotated[kind, *conditions] if conditions else kind
     if origin in (Union, UnionType):
         kinds = [kind for part in parts if (kind := typed(part)) is not None]
         return reduce(operator.or_, kinds) if kinds else None

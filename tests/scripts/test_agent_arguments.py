@@ -5,8 +5,9 @@ import dataclasses
 import io
 import json
 import re
+import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
@@ -14,8 +15,9 @@ import tyro
 import agents
 from agents import REINFORCE
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, command_for, command_name, typed
+from scripts.command_line import run_script
 from scripts.train import command_line
-from textgym.arguments import AsJSON, Count, Named, Probability, arguments_of
+from textgym.arguments import AsJSON, Count, Named, NonNegative, Probability, arguments_of
 from textgym.sb3 import EpisodicAlgorithm
 
 JSON = {"lora": '{"r": 2}', "target": '{"name": "rlhf", "beta": 0.5}'}
@@ -63,12 +65,17 @@ def test_agents_have_their_own_arguments_and_no_others():
     assert {name for name in options if "kl_coef" in options[name]} == {"reinforce", "rloo", "grpo", "ppo"}
 
 
+def bare(kind):
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
 def another(name, kind, default):
     """A value as it is typed, other than the default, and what it stands for."""
     if name in JSON:
         return JSON[name], json.loads(JSON[name])
+    kind = bare(kind)
     kinds = [kind] if get_origin(kind) is Literal else [k for k in get_args(kind) or (kind,) if k is not type(None)]
-    kind = kinds[0]
+    kind = bare(kinds[0])
     if get_origin(kind) is Literal:
         choice = next(choice for choice in get_args(kind) if choice != default)
         return choice, choice
@@ -142,10 +149,29 @@ def test_a_new_agent_is_a_new_command_without_a_line_of_the_scripts():
 
 
 def test_what_can_be_typed():
-    assert typed(Count | None) == int | None and typed(Probability) is float
-    assert typed(arguments_of(EpisodicAlgorithm)["learning_rate"].annotation) is float
-    assert typed(arguments_of(EpisodicAlgorithm)["device"].annotation) is str
+    common = arguments_of(EpisodicAlgorithm)
+    assert typed(Count | None) == Count | None and typed(Probability) == Probability
+    assert typed(common["learning_rate"].annotation) == NonNegative  # without the function
+    assert get_args(typed(common["device"].annotation))[0] is str
+    assert typed(common["lora"].annotation) is typed(common["model"].annotation) is str
     assert typed(type[int]) is None and typed(dict[str, Any]) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--max-grad-norm", "-1"], "--max-grad-norm is -1.0; it must be positive"),
+        (["--batch-size", "0"], "--batch-size is 0; it must be an integer of at least 1, or None"),
+        (["--top-p", "1.5"], "--top-p is 1.5; it must be in (0, 1], or None"),
+        (["--n-envs", "0"], "--n-envs is 0; it must be an integer of at least 1"),
+        (["--device", "gpu"], "--device is 'gpu'; it must be 'auto', 'cpu', or another device that this machine has"),
+        (["--gamma", "nan"], "--gamma is nan; it must be in [0, 1]"),
+    ],
+)
+def test_an_option_outside_its_range_ends_the_program_before_anything_is_made(line, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit, match="^" + re.escape(f"train.py: {message}")):
+        run_script(lambda args: pytest.fail("it began"), command_line(), given=["ppo", *line])
 
 
 def test_what_training_changes_is_the_checkpoints():
