@@ -197,6 +197,10 @@ def test_a_pin_keeps_the_id(source):
         ([{"prompt": "a", "n": 1}, {"prompt": "b"}], r"prompt 1 has columns \[\], prompt 0 \['n'\]"),
         ("tests.test_prompts:nothing", "has no 'nothing'"),
         ("no_such_module_here:x", "no module 'no_such_module_here'"),
+        ("os:getcwd", "prompt source 'os:getcwd': <built-in function getcwd> is no prompt sampler, a function of a"),
+        ("os:sep", "prompt source 'os:sep': unknown prompt source '/'"),
+        (lambda: "a", "is no prompt sampler, a function of a numpy.random.Generator: too many positional arguments"),
+        (lambda rng, size: "a", "is no prompt sampler, .*missing a required argument: 'size'"),
     ],
 )
 def test_bad_sources(source, message):
@@ -215,8 +219,74 @@ def test_bad_files(tmp_path):
         load_prompts(str(tmp_path / "p.txt"))
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_only_newlines_end_a_line(tmp_path, character, newline):
+    odd = f"a{character}b"
+    (tmp_path / "p.txt").write_bytes(f"{odd}{newline}two{newline}".encode())
+    assert contents(tmp_path / "p.txt") == [odd, "two"]
+    rows = [{"prompt": odd, "n": 1}, {"prompt": "two", "n": 2}]
+    if character > "\x1f":  # JSON writes the others as escapes
+        lines = newline.join(json.dumps(row, ensure_ascii=False) for row in rows)
+        (tmp_path / "p.jsonl").write_bytes(lines.encode())
+        assert [{"prompt": p.content, **p.columns} for p in load_prompts(tmp_path / "p.jsonl")] == rows
+
+
+def test_byte_order_marks_and_other_encodings(tmp_path):
+    (tmp_path / "p.txt").write_bytes("one\ntwo\n".encode("utf-8-sig"))
+    assert contents(tmp_path / "p.txt") == ["one", "two"]
+    (tmp_path / "p.jsonl").write_bytes('{"prompt": "a"}\n'.encode("utf-8-sig"))
+    assert contents(tmp_path / "p.jsonl") == ["a"]
+    for data, number in (
+        ("one\n".encode("utf-16"), 1),
+        ("one\r\ntwo\rcaf\xe9\n".encode("latin-1"), 3),
+        ("one\n\xe9\n".encode("latin-1"), 2),
+    ):
+        (tmp_path / "p.txt").write_bytes(data)
+        with pytest.raises(ValueError, match=rf"line {number} of '.*p.txt' is not UTF-8 .*; save the file as UTF-8"):
+            load_prompts(tmp_path / "p.txt")
+
+
+def chat_table(template, *chats):
+    pretrained = make_tokenizer("bytes").to_pretrained()
+    pretrained.chat_template = template
+    mdp = TextMDP(vocab_size=257, max_prompt_tokens=64, max_new_tokens=2, eos_token_ids=(256,))
+    return PromptTable(list(chats), make_tokenizer(pretrained), mdp)
+
+
+def test_a_chat_that_ends_with_the_assistant_is_gone_on_with():
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    asked, begun = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "It is"}
+    table = chat_table(template, [asked], [asked, begun], [asked, begun, asked])
+    assert table.texts([0, 1, 2]) == [
+        "[user]hi<end>[assistant]",
+        "[user]hi<end>[assistant]It is",
+        "[user]hi<end>[assistant]It is<end>[user]hi<end>[assistant]",
+    ]
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "It"}]}]
+    with pytest.raises(ValueError, match="prompt 0: the message of the assistant's .* is no text"):
+        chat_table(template, [asked, *parts])
+
+
+def test_a_template_that_raises_names_the_prompt():
+    template = "{% if messages[0].role != 'user' %}{{ raise_exception('users begin') }}{% endif %}"
+    good, bad = [{"role": "user", "content": "a"}], [{"role": "system", "content": "b"}]
+    with pytest.raises(ValueError, match=r"prompt 1: the chat template refuses \[.*'b'.*TemplateError: users begin"):
+        chat_table(template + "x", good, bad)
+    with pytest.raises(ValueError, match="the sampled or pinned prompt: the chat template refuses"):
+        chat_table(template + "x", good).add(bad)
+
+
+def test_a_character_that_the_tokenizer_cannot_spell_names_the_prompt():
+    with pytest.raises(ValueError, match="prompt 1: the tokenizer cannot encode 'x'"):
+        PromptTable(["a", "x"], TOKENIZER, MDP)
+
+
 def test_long_and_empty_prompts():
-    with pytest.raises(ValueError, match="'abca' has 4 tokens, more than max_prompt_tokens=3"):
+    with pytest.raises(ValueError, match="prompt 1, 'abca', has 4 tokens, more than max_prompt_tokens=3"):
         PromptTable(["a", "abca"], TOKENIZER, MDP)
     assert PromptTable(["abcd"], TOKENIZER, MDP, truncate=True).observations(0).tolist() == [1, 2, 3, 5, 5]
     assert PromptTable([""], TOKENIZER, MDP).observations(0).tolist() == [5, 5, 4, 5, 5]

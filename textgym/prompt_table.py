@@ -74,8 +74,8 @@ class PromptTable:
         self._alike: dict[bytes, list[int]] = {}  # ids by `_key`
         self._next_id = 0
         self._columns: tuple[str, ...] | None = None  # of the first prompt
-        for prompt in loaded if isinstance(loaded, list) else ():
-            self._append(self._encode(prompt))
+        for i, prompt in enumerate(loaded if isinstance(loaded, list) else ()):
+            self._append(self._encode(prompt, f"prompt {i}"))
         self._size = len(self._entries)
         self._release_at = self._size + 2 * KEPT
         self._rows = self._first_observations(list(self._entries.values()))  # of the source's prompts
@@ -142,7 +142,8 @@ class PromptTable:
 
     def add(self, prompt: Any) -> int:
         """The id of a prompt (text, chat or dict), appended if it is not in the table yet."""
-        return self._intern(self._encode(to_prompt(prompt, "the sampled or pinned prompt")))
+        where = "the sampled or pinned prompt"
+        return self._intern(self._encode(to_prompt(prompt, where), where))
 
     def add_ids(self, token_ids: Any) -> int:
         """`add` for token ids, a 1-D integer array; pads (V) are left out."""
@@ -198,10 +199,14 @@ class PromptTable:
             self._columns = tuple(entry.prompt.columns)
         return prompt_id
 
-    def _encode(self, prompt: Prompt) -> Entry:
+    def _encode(self, prompt: Prompt, where: str) -> Entry:
         content = prompt.content
-        text = content if isinstance(content, str) else self._tokenizer.apply_chat_template(content)
-        return Entry(prompt, text, self._fit(self._tokenizer.encode(text), repr(text)), self._tokenizer)
+        try:
+            text = content if isinstance(content, str) else self._tokenizer.apply_chat_template(content)
+            ids = self._tokenizer.encode(text)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return Entry(prompt, text, self._fit(ids, f"{where}, {text!r},"), self._tokenizer)
 
     def _first_observations(self, entries: list[Entry]) -> Ids:
         width = self._mdp.max_prompt_tokens

@@ -6,9 +6,12 @@ a finite list of them or a sampler function. What is read from a source is a cop
 
 from __future__ import annotations
 
+import codecs
 import copy
+import inspect
+import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ class Prompt:
         return _same(self.columns, other.columns)
 
 
-def is_begun(content: str | Messages) -> bool:
+def is_begun(content: str | Sequence[dict[str, Any]]) -> bool:
     """Whether a prompt is a chat that ends with the assistant's message, which the completion then goes on with."""
     return not isinstance(content, str) and content[-1]["role"] == "assistant"
 
@@ -92,12 +95,13 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
     Args:
         source: an iterable of texts, of chats (lists of `{"role", "content"}` messages) or of dicts whose `"prompt"` is
             one of these and whose other keys are columns, such as a `datasets.Dataset`; a `.txt` file (a prompt per
-            line) or a `.jsonl` file (a dict per line); `"reviews"`, the built-in movie-review openings; an import
-            string `"module:attribute"` of any of these; or a function of a `numpy.random.Generator` that returns one
-            prompt.
+            line) or a `.jsonl` file (a dict per line), both in UTF-8; `"reviews"`, the built-in movie-review openings;
+            an import string `"module:attribute"` of any of these; or a function of a `numpy.random.Generator` that
+            returns one prompt. Where a chat ends with the assistant's message, the completion goes on with it.
 
     Raises:
-        ValueError: none of these, no prompt at all, a malformed line (its number), or rows whose columns differ.
+        ValueError: none of these, no prompt at all, a malformed line (its number), rows whose columns differ, or a
+            function that takes something else.
         FileNotFoundError: the file does not exist.
     """
     if isinstance(source, str | Path):
@@ -106,11 +110,15 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
         elif Path(source).suffix in (".txt", ".jsonl"):
             rows = _read_file(Path(source))
         elif ":" in str(source):
-            return load_prompts(import_string(str(source), what="prompt source"))
+            found = import_string(str(source), what="prompt source")
+            try:
+                return load_prompts(found)
+            except ValueError as error:
+                raise ValueError(f"prompt source {str(source)!r}: {error}") from error
         else:
             raise ValueError(f"unknown prompt source {str(source)!r}; accepted are {ACCEPTED}")
     elif callable(source):
-        return source
+        return _checked_sampler(source)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         rows = [to_prompt(row, f"prompt {i}") for i, row in enumerate(source)]
     else:
@@ -123,12 +131,25 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
     return rows
 
 
+def _checked_sampler(function: Callable[..., Any]) -> Sampler:
+    """A prompt sampler, if it can be called as one."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{function!r} is no prompt sampler, a function of a numpy.random.Generator: {error}"
+        ) from error
+    except ValueError:  # some functions written in C do not say what they take
+        pass
+    return function
+
+
 def _read_file(path: Path) -> list[Prompt]:
     """Prompts of a `.txt` or `.jsonl` file."""
     if not path.is_file():
         raise FileNotFoundError(f"the prompt file {str(path)!r} does not exist")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         where = f"line {number} of {str(path)!r}"
         if not line.strip():
             raise ValueError(f'{where} is blank; an empty prompt is written {{"prompt": ""}} in a .jsonl file')
@@ -139,3 +160,18 @@ def _read_file(path: Path) -> list[Prompt]:
                 raise ValueError(f"{where} is not JSON: {error}") from error
         rows.append(to_prompt(line, where))
     return rows
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte-order mark.
+
+    Only newlines of the three usual kinds end a line. `str.splitlines` would also end it at characters such as U+2028,
+    which JSON leaves as they are.
+    """
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = len(data[: error.start + 1].splitlines())  # of bytes: at the same three only
+        raise ValueError(f"line {number} of {str(path)!r} is not UTF-8 ({error}); save the file as UTF-8") from error
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.prompts import is_begun
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
     from transformers import PreTrainedTokenizerBase
@@ -109,14 +111,22 @@ class Tokenizer:
         return PreTrainedTokenizerFast(tokenizer_object=self.backend, **names)
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt text of a chat, ready for the assistant's turn.
+        """The prompt text of a chat: ready for the assistant's turn or, if it ends with one, for the rest of it.
 
         Raises:
-            ValueError: the tokenizer has no chat template.
+            ValueError: the tokenizer has no chat template, or the template refuses the chat.
         """
         if self.pretrained is None or not self.pretrained.chat_template:
             raise ValueError("the prompts are chat messages, but the tokenizer has no chat template")
-        return self.pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        begun = is_begun(messages)
+        if begun and not isinstance(messages[-1]["content"], str):
+            raise ValueError(f"the message of the assistant's that is to be gone on with is no text: {messages[-1]!r}")
+        try:
+            return self.pretrained.apply_chat_template(  # type: ignore[return-value]
+                list(messages), tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+            )
+        except Exception as error:  # what a template may raise is up to its author
+            raise ValueError(f"the chat template refuses {messages!r}: {type(error).__name__}: {error}") from error
 
 
 def make_tokenizer(spec: Any) -> Tokenizer:

@@ -92,9 +92,9 @@ def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation
     """
     task, rewards = policy.task, episodes.rewards.sum(-1)
     completions = completion_ids(episodes)
-    texts = task.tokenizer.decode_batch(completions)
+    parts = [task.decode_parts(row) for row in episodes.rows.cpu().numpy()]
+    texts = [text for _, text in parts]
     ends = [float(ids[-1] in task.mdp.eos_token_ids) for ids in completions]
-    rows = episodes.rows.cpu().numpy()
     return Evaluation(
         episodes=len(episodes),
         reward=Estimate.mean_of(rewards),
@@ -107,10 +107,7 @@ def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation
         length=Estimate.mean_of(episodes.lengths),
         eos_share=Estimate.mean_of(torch.tensor(ends)),
         **variety(completions, texts),  # type: ignore[arg-type]
-        samples=tuple(
-            Sample(task.decode_parts(rows[i])[0], texts[i], rewards[i].item())
-            for i in evenly_spaced(range(len(texts)), samples)
-        ),
+        samples=tuple(Sample(*parts[i], rewards[i].item()) for i in evenly_spaced(range(len(texts)), samples)),
     )
 
 
