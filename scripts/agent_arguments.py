@@ -46,15 +46,19 @@ class RunArgs:
     out: Path
     """Folder of logs and checkpoints."""
     total_timesteps: int = 200_000
-    """Tokens to generate and train on."""
+    """Tokens to generate and train on in all, those before a resumed checkpoint included."""
     threads: int | None = None
     """CPU threads of torch."""
-    checkpoint_every: int = 0
-    """Tokens between checkpoints, which are kept in `out`/checkpoints; 0: only the last."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints, which are written between two rollouts."""
+    checkpoint_every: int | None = None
+    """Tokens between checkpoints, if that is sooner."""
+    keep_checkpoints: int = 2
+    """How many are kept in `out`/checkpoints; `out`/checkpoint is the newest."""
     samples_every: int = 10
     """Updates between printed samples; 0: none."""
     resume: bool = False
-    """Go on from `out`/checkpoint."""
+    """Go on with the run in `out`, from its newest checkpoint."""
 
 
 @dataclass

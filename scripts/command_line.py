@@ -60,13 +60,13 @@ def run_script(
 
 
 def in_a_line_or_two(error: Exception) -> str:
-    """What is told of an error without its traceback."""
+    """What is told of an error without its traceback; its notes, such as what to do, in lines of their own."""
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
     message = "\n".join(lines[:2]) + (" ... (--debug shows all of it)" if len(lines) > 2 else "")
-    if lines and isinstance(error, FOR_USERS):
-        return message
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {place.filename}, line {place.lineno} (--debug shows more): {message}"
+    if not lines or not isinstance(error, FOR_USERS):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__} in {place.filename}, line {place.lineno} (--debug shows more): {message}"
+    return "\n".join([message, *getattr(error, "__notes__", [])])
 
 
 def check_options(options: Any) -> None:

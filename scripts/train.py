@@ -1,68 +1,79 @@
 """Train a baseline agent: `python scripts/train.py ppo --env-id TextGen-v0 --scorer my_rewards:brevity`.
 
-Writes to `--out`: `checkpoint/` (also a transformers model directory), `progress.csv` and TensorBoard logs. Ctrl-C or
-SIGTERM end the training after the current step and still write the checkpoint. To go on from it, repeat the command
-with `--resume`: its arguments replace the saved ones, but model, adapters, random state and an adapted `kl_coef` are
-the checkpoint's. A loss that is not finite ends the training without one, so that the last good one stays.
+Writes to `--out`: checkpoints (`checkpoint` is the newest, also a transformers model directory), `progress.csv` and
+TensorBoard logs. Whatever ends the training (Ctrl-C, SIGTERM, a scorer that fails, a crash), repeat the command with
+`--resume` to go on, on a CPU with the same numbers as if nothing had happened: docs/resume.md. The arguments that are
+repeated replace the saved ones, but model, adapters, random state and an adapted `kl_coef` are the checkpoint's.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps
-from stable_baselines3.common.logger import Logger, make_output_format
 
 from scripts.agent_arguments import COMMANDS, RunArgs, TrainArgs
 from scripts.command_line import console, run_script
+from textgym.arguments import Count, check_argument
 from textgym.sb3 import EpisodicAlgorithm
-from textgym.sb3.callbacks import learn
+from textgym.sb3.logs import run_logger
+from textgym.sb3.run import RunCheckpoints, train_run
+from textgym.training.run import RunFolder, open_run
+from textgym.training.state import CheckpointError
 
 
-def last_checkpoint(out: Path) -> str:
-    """Where the newest checkpoint is, in words."""
-    written = [file.parent for file in out.glob("checkpoint*/**/algorithm.json")]
-    return f"the last checkpoint is {max(written, key=lambda p: p.stat().st_mtime)}" if written else "no checkpoint yet"
-
-
-def train(args: TrainArgs) -> EpisodicAlgorithm:
-    """Train, and write `out`/checkpoint whatever ends the training, except a loss that is not finite."""
+def train(args: TrainArgs) -> EpisodicAlgorithm | None:
+    """Train, or go on with a run; None where it has its tokens already."""
     run = args.run
+    check_argument("total_timesteps", run.total_timesteps, Count)
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    if not run.resume and (run.out / "checkpoint").exists():
-        raise FileExistsError(f"{run.out} holds a checkpoint; go on from it with --resume, or choose another --out")
-    agent = args.agent()
-    suffix = f"-{agent.num_timesteps}" if run.resume else ""  # a resumed run keeps the earlier progress.csv
-    formats = [make_output_format(name, str(run.out), suffix) for name in ("csv", "tensorboard")]
-    agent.set_logger(Logger(str(run.out), formats))
-    callbacks = []
-    if run.checkpoint_every:
-        save = CheckpointCallback(1, str(run.out / "checkpoints"), name_prefix=type(agent).__name__.lower())
-        callbacks.append(EveryNTimesteps(run.checkpoint_every, save))
+    with open_run(run.out, run.resume, run.keep_checkpoints) as folder:
+        if folder.checkpoint is not None and folder.num_timesteps >= run.total_timesteps:
+            console.print(f"{where(folder)}; a larger --total-timesteps goes on", soft_wrap=True)
+            return None
+        if run.resume and folder.checkpoint is None:
+            console.print(f"{where(folder)}: the run begins anew", soft_wrap=True)
+        saving = RunCheckpoints(folder, run.checkpoint_every, run.checkpoint_minutes)
+        try:
+            return train_in(folder, saving, args)
+        except Exception as error:
+            error.add_note(advice(folder, error))
+            raise
+
+
+def train_in(folder: RunFolder, saving: RunCheckpoints, args: TrainArgs) -> EpisodicAlgorithm:
+    """Make the agent, new or from the folder's checkpoint, and train it there."""
+    run = dataclasses.replace(args.run, resume=folder.checkpoint is not None)
+    agent = dataclasses.replace(args, run=run).agent()
+    agent.set_logger(run_logger(folder, type(agent).__name__))
     model = agent.policy.model.name_or_path or type(agent.policy.model).__name__
     console.print(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}")
-    try:
-        stopped = learn(
-            agent,
-            run.total_timesteps,
-            *callbacks,
-            samples_every=run.samples_every,
-            console=console,
-            reset_num_timesteps=not run.resume,
-        )
-    except FloatingPointError as error:
-        sys.exit(f"training stopped: {error}; {last_checkpoint(run.out)}")
-    agent.save(run.out / "checkpoint")
-    console.print(f"{agent.num_timesteps} tokens, {agent._n_updates} updates; checkpoint in {run.out / 'checkpoint'}")
+    stopped = train_run(agent, run.total_timesteps, saving, samples_every=run.samples_every, console=console)
+    agent.logger.close()
+    console.print(f"{agent._n_updates} updates; {where(folder)}", soft_wrap=True)
     if stopped is not None:
         console.print(f"stopped by {stopped.name}; go on with --resume")
         sys.exit(128 + stopped)
     return agent
+
+
+def where(folder: RunFolder) -> str:
+    """What the newest checkpoint is, in words."""
+    if folder.checkpoint is None:
+        return f"there is no checkpoint in {folder.path} yet"
+    return f"the checkpoint in {folder.pointer} has {folder.num_timesteps} tokens"
+
+
+def advice(folder: RunFolder, error: Exception) -> str:
+    """What to do after an error."""
+    if isinstance(error, CheckpointError) and (earlier := folder.earlier):
+        return f"there is an earlier checkpoint, {earlier[-1]}: docs/resume.md"
+    return where(folder) + ("; go on with --resume" if folder.checkpoint is not None else "")
 
 
 def command_line() -> Any:

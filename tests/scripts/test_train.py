@@ -18,6 +18,7 @@ from agents import REINFORCE
 from scripts.train import command_line, train
 from tests.conftest import small_llama
 from textgym.tokenizers import character_tokenizer
+from textgym.training.run import open_run
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 
@@ -41,30 +42,58 @@ def run(model, cwd, *extra, expect=0):
     return done.stdout
 
 
-def test_train_writes_logs_checkpoint_and_samples_and_resumes(model, tmp_path):
+def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path):
     (tmp_path / "my_rewards.py").write_text(
         "def brevity(completions, **kwargs):\n    return [1 - len(c) / 8 for c in completions]\n"
     )
-    options = ["--scorer", "my_rewards:brevity", "--total-timesteps", "1500", "--out", "run", "--samples-every", "2"]
-    out = run(model, tmp_path, *options, "--checkpoint-every", "500")
-    assert "REINFORCE on TextGenChars-v0" in out and out.count("+0.") > 3 and "checkpoint in run/checkpoint" in out
-    rows = list(csv.DictReader((tmp_path / "run" / "progress.csv").open()))
-    assert len(rows) > 5
+    options = ["--scorer", "my_rewards:brevity", "--out", "run", "--samples-every", "2", "--checkpoint-every", "300"]
+    out = run(model, tmp_path, *options, "--total-timesteps", "1500")
+    folder = tmp_path / "run"
+    rows = list(csv.DictReader((folder / "progress.csv").open()))
+    assert "REINFORCE on TextGenChars-v0" in out and out.count("+0.") > 3 and len(rows) > 5
     assert {"rollout/reward", "rollout/kl_to_reference", "rollout/brevity", "train/loss"} <= set(rows[-1])
     assert float(rows[-1]["rollout/brevity"]) == pytest.approx(float(rows[-1]["rollout/reward"]), abs=1e-5)
-    assert any(p.name.startswith("events.out.tfevents") for p in (tmp_path / "run").iterdir())
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) >= 2
-    saved = json.loads((tmp_path / "run" / "checkpoint" / "algorithm.json").read_text())
+    assert list((folder / "tensorboard" / "REINFORCE").glob("events.out.tfevents*"))
+    saved = json.loads((folder / "checkpoint" / "algorithm.json").read_text())
     assert saved["env_id"] == "TextGenChars-v0" and saved["num_timesteps"] >= 1500
+    assert f"checkpoint in run/checkpoint has {saved['num_timesteps']} tokens" in out
+    assert len(list((folder / "checkpoints").iterdir())) == 2  # the last ones
 
-    first = (tmp_path / "run" / "progress.csv").read_text()
+    before = (folder / "progress.csv").read_text()
     done = subprocess.run(command(model, *options), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode != 0 and "holds a checkpoint; go on from it with --resume" in done.stderr
-    run(model, tmp_path, *options, "--resume")
-    assert (tmp_path / "run" / "progress.csv").read_text() == first
-    assert (tmp_path / "run" / f"progress-{saved['num_timesteps']}.csv").is_file()
-    again = json.loads((tmp_path / "run" / "checkpoint" / "algorithm.json").read_text())
-    assert again["num_timesteps"] >= saved["num_timesteps"] + 1500 and again["n_updates"] > saved["n_updates"]
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "'run' holds a run; go on with it with --resume, or choose another --out" in done.stderr
+    out = run(model, tmp_path, *options, "--total-timesteps", "1500", "--resume")
+    assert f"has {saved['num_timesteps']} tokens; a larger --total-timesteps goes on" in out
+    assert (folder / "progress.csv").read_text() == before
+    run(model, tmp_path, *options, "--total-timesteps", "2500", "--resume")
+    again = json.loads((folder / "checkpoint" / "algorithm.json").read_text())
+    assert 2500 <= again["num_timesteps"] < 2700 and again["n_updates"] > saved["n_updates"]
+    assert (folder / "progress.csv").read_text().startswith(before)
+
+
+def test_a_scorer_that_fails_leaves_all_that_was_trained_and_says_how_to_go_on(model, tmp_path):
+    (tmp_path / "judge.py").write_text(
+        "from pathlib import Path\n"
+        "calls = []\n"
+        "def judge(completions):\n"
+        "    calls.extend(completions)\n"
+        "    if len(calls) > 100 and not Path('up').exists():\n"
+        "        raise ConnectionError('timed out')\n"
+        "    return [len(text) / 8 for text in completions]\n"
+    )
+    options = ["--scorer", "judge:judge", "--total-timesteps", "1500", "--samples-every", "0"]
+    done = subprocess.run(command(model, *options, "--out", "run"), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "timed out" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].endswith("tokens; go on with --resume"), done.stderr
+    rows = list(csv.DictReader((tmp_path / "run" / "progress.csv").open()))
+    assert saved_in(tmp_path / "run")["n_updates"] == len(rows) == 6  # of 16 texts each; the seventh is incomplete
+    (tmp_path / "up").touch()
+    run(model, tmp_path, *options, "--out", "run", "--resume")
+    run(model, tmp_path, *options, "--out", "whole")
+    for file in ("model.safetensors", "training.safetensors", "algorithm.json"):
+        first, second = ((tmp_path / name / "checkpoint" / file).read_bytes() for name in ("run", "whole"))
+        assert first == second, file
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -146,10 +175,58 @@ def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
     assert (
         agent.policy.token_model.value_trunk is not None and agent.policy.token_model.value_net.weight.abs().sum() > 0
     )
+    assert train(again) is None  # it has its 300
+    again.run.total_timesteps = 600
     train(again)
-    assert saved_in(tmp_path)["num_timesteps"] >= saved["num_timesteps"] + 300
-    assert saved_in(tmp_path)["n_updates"] > saved["n_updates"]
-    assert (tmp_path / f"progress-{saved['num_timesteps']}.csv").is_file()
+    assert 600 <= saved_in(tmp_path)["num_timesteps"] < 800 and saved_in(tmp_path)["n_updates"] > saved["n_updates"]
+    steps = [int(row["time/total_timesteps"]) for row in csv.DictReader((tmp_path / "progress.csv").open())]
+    assert steps == sorted(set(steps)) and saved["num_timesteps"] in steps
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(model, tmp_path, capsys):
+    options = ["--total-timesteps", "300", "--samples-every", "0"]
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    train(parse("reinforce", model, *options, "--out", str(whole)))
+    with open_run(ended, resume=False) as run:
+        run.log.write_text("time/total_timesteps\n100\n")  # killed later
+    train(parse("reinforce", model, *options, "--out", str(ended), "--resume"))
+    assert f"there is no checkpoint in {ended} yet: the run begins anew" in capsys.readouterr().out
+    assert saved_in(ended) == saved_in(whole)
+    with pytest.raises(FileNotFoundError, match="there is no run in .*none' to go on with"):
+        train(parse("reinforce", model, *options, "--out", str(tmp_path / "none"), "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("--total-timesteps", "0", "total_timesteps is 0"),
+        ("--checkpoint-every", "0", "every is 0"),
+        ("--checkpoint-minutes", "0", "minutes is 0.0"),
+        ("--keep-checkpoints", "0", "keep is 0"),
+    ],
+)
+def test_bad_numbers_are_refused_before_anything_is_written(option, value, name, model, tmp_path):
+    with pytest.raises(ValueError, match=name):
+        train(parse("reinforce", model, "--out", str(tmp_path / "run"), option, value))
+    assert not (tmp_path / "run" / "progress.csv").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_an_earlier_one_can_be_pointed_to(model, tmp_path):
+    options = ["--out", str(tmp_path / "run"), "--samples-every", "0", "--checkpoint-every", "100"]
+    train(parse("reinforce", model, *options, "--total-timesteps", "600"))
+    whole = saved_in(tmp_path / "run")
+    newest = (tmp_path / "run" / "checkpoint").resolve()
+    (newest / "model.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=f"checkpoints/{newest.name}', model.safetensors: the file is damaged"
+    ) as caught:
+        train(parse("reinforce", model, *options, "--total-timesteps", "900", "--resume"))
+    earlier = next(path for path in newest.parent.iterdir() if path != newest)
+    assert f"checkpoints/{earlier.name}" in "".join(caught.value.__notes__)
+    (tmp_path / "run" / "checkpoint").unlink()
+    (tmp_path / "run" / "checkpoint").symlink_to(f"checkpoints/{earlier.name}")  # as docs/resume.md says
+    train(parse("reinforce", model, *options, "--total-timesteps", "600", "--resume"))
+    assert saved_in(tmp_path / "run") == whole
 
 
 def test_without_a_kl_penalty_the_reward_alone_is_shown(model, tmp_path, capsys):
@@ -163,18 +240,23 @@ def test_without_a_kl_penalty_the_reward_alone_is_shown(model, tmp_path, capsys)
 def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(model, tmp_path):
     options = ["--total-timesteps", "300", "--samples-every", "0"]
     path, handler = tmp_path / "run", signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit, match=r"^training stopped: the .*, at timestep \d+, update 1; no checkpoint yet$"):
+    with pytest.raises(FloatingPointError, match=r"the .*, at timestep \d+, update 1") as caught:
         train(parse("reinforce", model, *options, "--out", str(path), "--learning-rate", "1e30"))
+    assert caught.value.__notes__ == [f"there is no checkpoint in {path} yet"]
     assert signal.getsignal(signal.SIGTERM) is handler
     assert not (path / "checkpoint").exists()
 
-    train(parse("reinforce", model, *options, "--out", str(path)))
-    saved = {file: file.read_bytes() for file in (path / "checkpoint").iterdir()}
+    train(parse("reinforce", model, *options, "--out", str(path), "--resume"))
+    saved = {file: file.read_bytes() for file in (path / "checkpoint").iterdir() if file.is_file()}
+    options[1] = "900"
     diverging = command(model, *options, "--out", "run", "--resume", "--learning-rate", "1e30")
     done = subprocess.run(diverging, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"training stopped: the .*; the last checkpoint is run/checkpoint\n", done.stderr)
-    assert saved == {file: file.read_bytes() for file in (path / "checkpoint").iterdir()}
+    error, note = done.stderr.splitlines()
+    assert error.startswith("train.py: the ") and re.fullmatch(
+        r"the checkpoint in run/checkpoint has \d+ tokens; go on with --resume", note
+    )
+    assert saved == {file: file.read_bytes() for file in (path / "checkpoint").iterdir() if file.is_file()}
 
 
 def test_adapters_that_are_no_json_name_the_flag(model, tmp_path):

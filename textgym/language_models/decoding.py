@@ -48,6 +48,11 @@ class TrainedDecoders:
         parts = [decoder.hidden(observations) for decoder in self._decoders]
         return [hidden for hidden, _ in parts], parts[0][1]
 
+    def reset(self) -> None:
+        """Forget what was decoded."""
+        for decoder in self._decoders:
+            decoder.reset()
+
     def _count_step(self, *args: Any) -> None:
         self._steps += 1
 

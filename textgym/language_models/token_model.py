@@ -102,6 +102,10 @@ class TokenModel(CheckedArguments, nn.Module):
         """Forget what was decoded whenever this optimizer steps; every optimizer of the weights must be followed."""
         self._decoders.follow(optimizer)
 
+    def reset(self) -> None:
+        """Forget what was decoded, so that what comes does not depend on it, not even by rounding."""
+        self._decoders.reset()
+
     def train(self, mode: bool = True) -> TokenModel:
         """Set the training flag; the language model stays in eval mode, so that dropout is off."""
         super().train(mode)

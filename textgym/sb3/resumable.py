@@ -79,6 +79,11 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         self._rollout_start = None
 
     @property
+    def is_sampling(self) -> bool:
+        """Whether episodes are being sampled, or were when an error or a callback ended that."""
+        return self._rollout_start is not None
+
+    @property
     def resume_from(self) -> Progress:
         """Where a training that goes on from a checkpoint written now begins."""
         return self._rollout_start or self._pending or progress_of(self, self._iterations)

@@ -70,6 +70,8 @@ class EpisodeCollection(ResumableAlgorithm):
             False if a callback stopped the training.
         """
         self.begin_rollout()
+        actor = self.actor()
+        actor.reset()
         rollout_buffer.reset()
         callback.on_rollout_start()
 
@@ -79,7 +81,7 @@ class EpisodeCollection(ResumableAlgorithm):
             callback.update_locals(locals())
             return callback.on_step()
 
-        if not self._fill(rollout_buffer, env, n_rollout_steps, self.actor(), on_step):
+        if not self._fill(rollout_buffer, env, n_rollout_steps, actor, on_step):
             return False
         self.end_sampling()
         rollout_buffer.episodes = self.process_rollout(

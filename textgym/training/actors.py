@@ -24,6 +24,9 @@ class Actor(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    def reset(self) -> None:
+        """Forget what was decoded: a rollout that begins depends on none before it, not even by rounding."""
+
     def __call__(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tokens (N,), values (N, 1) and log-probabilities (N,) for observations (N, P + T)."""
 
@@ -37,6 +40,11 @@ class Alternating:
 
     def __init__(self, actors: Sequence[Actor]):
         self.actors, self.mdp, self.device = actors, actors[0].mdp, actors[0].device
+
+    def reset(self) -> None:
+        """Each actor forgets what it decoded."""
+        for actor in self.actors:
+            actor.reset()
 
     def __call__(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Each actor's tokens, values and log-probabilities in its rows."""
@@ -64,6 +72,10 @@ class ModelActor:
         self.mdp, self.device = token_model.mdp, token_model.device
         self._token_model, self._model, self._context = token_model, model, context
         self._decoder = Decoder(model, token_model.mdp)
+
+    def reset(self) -> None:
+        """Forget what was decoded."""
+        self._decoder.reset()
 
     @torch.no_grad()
     def __call__(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -100,8 +100,10 @@ def point(pointer: Path, target: Path) -> None:
 
 
 def follow(path: Path) -> Path:
-    """What a pointer that is a file leads to; any other path itself."""
-    if path.is_file() and not path.is_symlink() and path.stat().st_size < 4096:
+    """What a pointer leads to now; any other path itself."""
+    if path.is_symlink():
+        return path.parent / os.readlink(path)
+    if path.is_file() and path.stat().st_size < 4096:
         way = path.read_text(encoding="utf-8", errors="replace").strip()
         if "\n" not in way and (path.parent / way).is_dir():
             return path.parent / way
