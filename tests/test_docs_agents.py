@@ -3,7 +3,6 @@
 import csv
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import tyro
@@ -12,9 +11,9 @@ import agents
 from agents.policy_gradient import PolicyGradient
 from scripts.agent_pages import with_tables
 from scripts.train import command_line, train
+from tests.helpers.docs import ROOT, blocks, logged_names, page
 from textgym.arguments import arguments_of
 
-FOLDER = Path(__file__).parent.parent / "docs" / "agents"
 AGENTS = {
     "reinforce": agents.REINFORCE,
     "rloo": agents.RLOO,
@@ -23,32 +22,20 @@ AGENTS = {
     "distribution_matching": agents.DistributionMatching,
     "soft_q_learning": agents.SoftQLearning,
 }
-PAGES = sorted(file.stem for file in FOLDER.glob("*.md"))
-
-
-def page(name):
-    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-
-
-def blocks(name, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page(name), re.M | re.S)
-
-
-def documented_logs(name):
-    return set(re.findall(r"`((?:rollout|train|target|time)/\w+)`", page(name)))
+PAGES = sorted(file.stem for file in (ROOT / "docs" / "agents").glob("*.md"))
 
 
 @pytest.mark.parametrize("name", [*AGENTS, "token_policy"])
 def test_python_snippets_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(name, "python")
+    (code,) = blocks(page(f"agents/{name}"))
     exec(compile(code, f"{name}.md", "exec"), {})
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (line,) = blocks(name, "bash")
+    (line,) = blocks(page(f"agents/{name}"), "bash")
     python, script, *arguments = shlex.split(line)
     assert (python, script, arguments[0]) == ("python", "scripts/train.py", name.replace("_", "-"))
     args = tyro.cli(command_line(), args=arguments)
@@ -56,18 +43,18 @@ def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
     with (args.run.out / "progress.csv").open() as file:
         logged = set(csv.DictReader(file).fieldnames)
     conditional = {"train/clip_fraction", "train/kl_loss"} if name == "reinforce" else set()
-    common = documented_logs("README") if issubclass(AGENTS[name], PolicyGradient) else set()
-    assert common | documented_logs(name) - conditional <= logged
+    common = logged_names(page("agents/README")) if issubclass(AGENTS[name], PolicyGradient) else set()
+    assert common | logged_names(page(f"agents/{name}")) - conditional <= logged
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_are_written_from_the_code(name):
-    assert with_tables(page(name)) == page(name), "run `make docs`"
-    assert "| argument | default | meaning |" not in page(name)
+    assert with_tables(page(f"agents/{name}")) == page(f"agents/{name}"), "run `make docs`"
+    assert "| argument | default | meaning |" not in page(f"agents/{name}")
 
 
 def listed_in(name):
-    return {row: line for line in page(name).splitlines() for row in re.findall(r"^\| `(\w+)` \| `", line)}
+    return {row: line for line in page(f"agents/{name}").splitlines() for row in re.findall(r"^\| `(\w+)` \| `", line)}
 
 
 def test_rows_by_hand():
@@ -84,11 +71,11 @@ def test_every_argument_is_on_the_agents_page_or_in_the_overview(name):
     documented = set(listed_in(name)) | set(listed_in("README"))
     assert set(arguments_of(AGENTS[name])) - {"policy", "env", "_init_setup_model"} <= documented
     # what only policy gradients take stands in a table of its own
-    common, _, gradients = page("README").partition("## Arguments of REINFORCE, RLOO, GRPO and PPO")
+    common, _, gradients = page("agents/README").partition("## Arguments of REINFORCE, RLOO, GRPO and PPO")
     assert "`kl_coef` |" not in common and "`kl_coef` |" in gradients
 
 
 @pytest.mark.parametrize("name", ["README", *AGENTS, "token_policy"])
 def test_links_lead_somewhere(name):
-    for target in re.findall(r"\]\((\w+\.md)\)", page(name)):
-        assert (FOLDER / target).is_file()
+    for target in re.findall(r"\]\((\w+\.md)\)", page(f"agents/{name}")):
+        assert (ROOT / "docs" / "agents" / target).is_file()

@@ -1,20 +1,20 @@
 """The page docs/exact.md: its snippets as typed, and what it names."""
 
 import re
-from pathlib import Path
 
 import torch
 
 import textgym.exact
+from tests.helpers.docs import blocks, page
 from textgym.exact import TokenTree
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "exact.md").read_text(encoding="utf-8")
+PAGE = page("exact")
 
 
 def test_snippets_run(capsys):
     torch.manual_seed(0)
     names = {}
-    for code in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S):
+    for code in blocks(PAGE):
         exec(compile(code, "exact.md", "exec"), names)
     assert (names["tree"].num_contexts, names["tree"].num_outcomes) == (85, 341)  # as its comment says
     assert "total variation 0.0" in capsys.readouterr().out

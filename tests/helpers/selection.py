@@ -19,7 +19,7 @@ def starting_processes(path: Path) -> frozenset[str]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-    found: set[str] = {"subprocess", "multiprocessing"}
+    found: set[str] = {"subprocess", "multiprocessing", "run_python"}
     while more := {name for name, used in functions.items() if used & found} - found:
         found |= more
     return frozenset(found)

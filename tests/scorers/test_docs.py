@@ -1,25 +1,14 @@
 """The page docs/add_a_scorer.md as typed: its code, its table, and its scorer as two new places in TextGym."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
+from tests.helpers.docs import ROOT, blocks, page, run_python
 from textgym.scorers.registry import SCORERS
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "add_a_scorer.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+PAGE = page("add_a_scorer")
+BLOCKS = blocks(PAGE)
 ROW = re.findall(r"^```\n( +\"vocabulary\".*\n)```", PAGE, re.M)[0]
-
-
-def run(arguments, cwd, path=ROOT):
-    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_the_table_lists_every_scorer():
@@ -29,7 +18,7 @@ def test_the_table_lists_every_scorer():
 def test_the_page_runs(tmp_path):
     assert len(BLOCKS) == 8
     (tmp_path / "page.py").write_text("\n".join(BLOCKS).replace("from __future__ import annotations\n", ""))
-    run(["page.py"], tmp_path)
+    run_python(["page.py"], tmp_path)
 
 
 def test_a_file_and_a_row_are_a_scorer_in_textgym(tmp_path):
@@ -48,7 +37,7 @@ check_env(gym.make("TextGen-v0", tokenizer="bytes", max_prompt_tokens=64, scorer
 batch = make_generations(["a"] * 3, ["so, so good", "it is what it is", ""])
 print(textgym.__file__, Vocabulary(limit=2).evaluate(batch).rewards.tolist(), "Vocabulary" in textgym.scorers.__all__)
 """
-    out = run(["-c", code], tmp_path, tmp_path)
+    out = run_python(["-c", code], tmp_path, tmp_path)
     assert out == f"{tmp_path}/textgym/__init__.py [2.0, 2.0, 0.0] True\n"
     line = "vocabulary    The number of different words in the completion, up to a limit."
-    assert line in run(["-m", "textgym"], tmp_path, tmp_path)
+    assert line in run_python(["-m", "textgym"], tmp_path, tmp_path)

@@ -25,6 +25,7 @@ from scripts.experiments import runs
 from scripts.experiments.comparison import COLORS, curve, readable
 from scripts.experiments.runs import Args, command_of, plan
 from tests.conftest import small_llama
+from tests.helpers.docs import blocks, page
 from textgym.sb3 import callbacks
 from textgym.sb3.callbacks import ShowProgress
 from textgym.sb3.checkpoints import num_generations
@@ -279,13 +280,13 @@ def test_the_command_line():
 
 
 def test_the_commands_of_the_page_and_its_table(monkeypatch, tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
+    text = page("compare")
+    (block,) = blocks(text, "bash")
     monkeypatch.chdir(tmp_path)
     for command in block.replace("\\\n", " ").splitlines():
         python, script, *options = shlex.split(command)
         assert (python, script) == ("python", "scripts/compare.py")
         args = tyro.cli(Args, args=options)
         assert len(plan(args)) == args.seeds * (1 + len(args.agents))
-    named = set(re.findall(r"`(compare\.\w+|run\.json|progress\.csv)`", page))
+    named = set(re.findall(r"`(compare\.\w+|run\.json|progress\.csv)`", text))
     assert named == {"compare.json", "compare.md", "compare.png", "run.json", "progress.csv"}

@@ -4,7 +4,6 @@ import ast
 import csv
 import re
 import shlex
-from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -13,14 +12,11 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from agents import QLearning
 from scripts.q_learning import Args, main, texts
-from tests.scripts.test_train import default_of
+from tests.helpers.docs import blocks, logged_names, page
+from textgym.arguments import arguments_of
 from textgym.exact import TokenTree, hard_optimal
 
-PAGE = (Path(__file__).parents[2] / "docs" / "agents" / "q_learning.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
+PAGE = page("agents/q_learning")
 
 
 def run(out, *arguments):
@@ -42,7 +38,7 @@ def test_two_words_are_learned_to_the_optimum_and_everything_is_shown_and_writte
     assert QLearning.load(tmp_path / "checkpoint", device="cpu").num_timesteps >= 40_000
     with (tmp_path / "progress.csv").open() as file:
         logged = set(csv.DictReader(file).fieldnames)
-    assert set(re.findall(r"`((?:rollout|train|time)/\w+)`", PAGE)) <= logged
+    assert logged_names(PAGE) <= logged
 
 
 def test_shown_rewards_are_those_of_the_shown_texts():
@@ -62,7 +58,7 @@ def test_a_context_that_is_none_fails_before_the_training(tmp_path):
 
 
 def test_the_snippet_and_the_command_of_the_page(capsys):
-    (code,), (line,), _ = blocks("python"), blocks("bash"), blocks("text")
+    (code,), (line,), _ = (blocks(PAGE, language) for language in ("python", "bash", "text"))
     scope = {}
     exec(compile(code, "q_learning.md", "exec"), scope)
     assert scope["agent"].q_values("1 1").round(3).tolist()[1] == 4.0
@@ -74,4 +70,4 @@ def test_defaults_of_the_page_are_those_of_the_code():
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.M)
     assert len(rows) == 9
     for argument, default in rows:
-        assert default_of(QLearning, argument) == ast.literal_eval(default), argument
+        assert arguments_of(QLearning)[argument].default == ast.literal_eval(default), argument
