@@ -60,6 +60,13 @@ def test_no_script_is_imported_but_by_scripts_that_share_it():
         assert not entries & set(imported(ast.walk(tree_of(path)))) - {name}, path
 
 
+def test_no_test_file_imports_another():
+    """What tests share is in `tests/helpers` and `tests/conftest.py`."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        names = {name for name in imported(ast.walk(tree_of(path))) if name.startswith("tests.")}
+        assert all(name.startswith(("tests.helpers", "tests.conftest")) for name in names), path
+
+
 def test_no_imports_go_in_circles():
     edges = {
         name: {other for other in imported(at_import_time(tree_of(path))) if other in MODULES and other != name}

@@ -10,7 +10,7 @@ import torch
 
 import agents
 from agents import DualAscent, QLearning
-from tests.agents.conftest import agent
+from tests.helpers.agents import agent
 from textgym.arguments import Range, arguments_of
 from textgym.language_models.distribution import TokenDistribution
 from textgym.language_models.token_model import TokenModel

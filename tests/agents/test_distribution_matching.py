@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from agents import REINFORCE, DistributionMatching
-from tests.agents.conftest import agent as small_agent
-from tests.agents.toy_matching import SHORT, Exact, conditional, has1, matching, perturb, rollout, run, some_a, toy
 from tests.conftest import CHARACTERS, small_llama
-from tests.sb3.test_checkpoints import parameters
+from tests.helpers.agents import agent as small_agent
+from tests.helpers.checkpoints import parameters
+from tests.helpers.toy_matching import SHORT, Exact, conditional, has1, matching, perturb, rollout, run, some_a, toy
 from textgym.exact import gradient
 from textgym.matching import RLHF, Distributional
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from agents import DistributionMatching
-from tests.agents.toy_matching import SHORT, conditional, has1, has11, matching, run, some_a, toy
 from tests.conftest import count_tokens, small_gpt2
-from tests.sb3.test_checkpoints import parameters
+from tests.helpers.checkpoints import parameters
+from tests.helpers.toy_matching import SHORT, conditional, has1, has11, matching, run, some_a, toy
 from textgym.matching import Pointwise
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agents.proposals import Proposal
-from tests.agents.toy_matching import (
+from tests.helpers.toy_matching import (
     FINITE_ON_ZEROS,
     NAMES,
     assert_unbiased,

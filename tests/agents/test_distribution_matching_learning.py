@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.agents.toy_matching import FINITE_ON_ZEROS, NAMES, TARGETS, Exact, matching, toy
+from tests.helpers.toy_matching import FINITE_ON_ZEROS, NAMES, TARGETS, Exact, matching, toy
 from textgym.sb3.callbacks import Decay
 
 

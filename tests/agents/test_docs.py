@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.conftest import agent
 from tests.conftest import episodes_of
+from tests.helpers.agents import agent
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add_an_agent.md").read_text(encoding="utf-8")

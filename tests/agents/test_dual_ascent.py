@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents import DistributionMatching, DualAscent
-from tests.agents.toy_matching import TARGETS, Exact, matching, run, toy
+from tests.helpers.toy_matching import TARGETS, Exact, matching, run, toy
 from textgym.matching import Distributional
 from textgym.sb3.callbacks import Decay
 

@@ -7,8 +7,8 @@ import stable_baselines3
 import torch
 
 from agents import PPO
-from tests.agents.conftest import Log, agent, assert_same, randomize_values, stale_episodes, weights
 from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
+from tests.helpers.agents import Log, agent, assert_same, randomize_values, stale_episodes, weights
 from textgym.sb3 import TokenPolicy
 
 

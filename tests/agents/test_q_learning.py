@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 import textgym  # noqa: F401 (registers the env ids)
 from agents import QLearning
 from agents.tabular import Transitions, update_tables
-from tests.agents.conftest import Log
 from tests.conftest import CHARACTERS
+from tests.helpers.agents import Log
 from textgym.exact import TokenTree, evaluate_policy, greedy, hard_optimal
 from textgym.sb3 import TextVecEnv
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from agents import GRPO, REINFORCE, RLOO
-from tests.agents.conftest import agent
 from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
+from tests.helpers.agents import agent
 
 
 def test_weights_by_hand():

@@ -9,8 +9,8 @@ import torch
 
 from agents import REINFORCE
 from agents.soft_q_learning import SoftQLearning
-from tests.agents.conftest import Log, agent, assert_same, weights
 from tests.conftest import CHARACTERS, episodes_of, small_llama
+from tests.helpers.agents import Log, agent, assert_same, weights
 from textgym.exact import TokenTree, soft_optimal
 from textgym.language_models.forward import episode_logits
 from textgym.language_models.log_probs import LOGITS_PER_CHUNK

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.exact.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct, looped_log_probs, random_table
+from tests.helpers.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct, looped_log_probs, random_table
 from textgym.exact import TokenTree, gradient
 from textgym.matching import Distributional, Pointwise, make_divergence
 

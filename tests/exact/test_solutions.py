@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.exact.brute_force import (
+from tests.helpers.brute_force import (
     INF,
     NAMES,
     SIZES,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.exact.brute_force import (
+from tests.helpers.brute_force import (
     INF,
     SIZES,
     below,

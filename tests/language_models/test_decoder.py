@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import small_gpt2, small_llama
+from tests.helpers.models import small
 from textgym.language_models import graphs
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.graphs import GraphedSteps
@@ -17,18 +18,6 @@ from textgym.mdp import TextMDP, first_observation
 
 MDP = TextMDP(vocab_size=3, max_prompt_tokens=3, max_new_tokens=5, eos_token_ids=(2,), bos_token_id=2)
 P, T, V = MDP.max_prompt_tokens, MDP.max_new_tokens, MDP.vocab_size
-
-
-def small(name, vocab_size=8, **kwargs):
-    """A random model of some architecture, by the prefix of its class."""
-    import transformers
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    sizes |= {"vocab_size": vocab_size, "max_position_embeddings": 64, "initializer_range": 0.2}
-    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    config = getattr(transformers, f"{name}Config")(**{**sizes, **special, **kwargs})
-    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
 @cache

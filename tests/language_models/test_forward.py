@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.conftest import small_gpt2, small_llama
-from tests.language_models.test_decoder import small
+from tests.helpers.models import small
 from textgym.language_models.forward import (
     check_model,
     episode_logits,

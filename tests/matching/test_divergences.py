@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 
-from tests.exact.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct
+from tests.helpers.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct
 from textgym.matching import make_divergence
 
 HALF = Decimal("0.5")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tests.agents.conftest import agent
+from tests.helpers.agents import agent
 from textgym.sb3.callbacks import Decay, ShowProgress, StopOnSignal, learn
 
 

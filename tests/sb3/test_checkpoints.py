@@ -10,38 +10,9 @@ import torch
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 
 from agents import GRPO, PPO, REINFORCE
-from tests.conftest import CHARACTERS, count_tokens, small_llama
+from tests.conftest import count_tokens, small_llama
+from tests.helpers.checkpoints import ENV, agent, parameters, updates, vector_env
 from textgym.training import state
-
-ENV = {**CHARACTERS, "scorer": count_tokens}
-
-
-def vector_env():
-    return gym.make_vec("TextGen-v0", num_envs=8, num_generations=4, autoreset_mode="Disabled", **ENV)
-
-
-def agent(cls=REINFORCE, **kwargs):
-    return cls("TokenPolicy", vector_env(), small_llama(), **{"seed": 0, "device": "cpu", **kwargs})
-
-
-def parameters(model):
-    return {name: p.detach().clone() for name, p in model.policy.named_parameters()}
-
-
-def updates(n):
-    """A callback that ends the training after n rollouts."""
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    class Updates(BaseCallback):
-        seen = 0
-
-        def _on_rollout_start(self):
-            self.seen += 1
-
-        def _on_step(self):
-            return self.seen <= n
-
-    return Updates()
 
 
 def test_resuming_continues_bit_for_bit(tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from agents import PPO, REINFORCE
 from scripts.command_line import read_saved
-from tests.sb3.test_checkpoints import agent, vector_env
+from tests.helpers.checkpoints import agent, vector_env
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.checkpoints import AgentState
 from textgym.training.state import FORMAT, MANIFEST, TENSORS, CheckpointError, checksums, write_json

@@ -10,8 +10,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from agents import PPO, REINFORCE, QLearning
-from tests.agents.conftest import agent
 from tests.conftest import CHARACTERS, count_tokens, small_llama
+from tests.helpers.agents import agent
 from textgym.sb3 import TextVecEnv, TokenPolicy
 
 T = CHARACTERS["max_new_tokens"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents import GRPO, PPO, REINFORCE
-from tests.sb3.test_checkpoints import agent, parameters, vector_env
+from tests.helpers.checkpoints import agent, parameters, vector_env
 from textgym.sb3 import TokenPolicy
 
 

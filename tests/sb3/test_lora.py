@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from agents import PPO, REINFORCE
 from tests.conftest import count_tokens, small_gpt2, small_llama
-from tests.sb3.test_policy import plain_batch, policy, random_episodes, vector_env
+from tests.helpers.policies import SMALL_ENV, plain_batch, policy, random_episodes, vector_env
 from textgym.language_models import load_model
 
 
@@ -30,7 +30,6 @@ def agent(model=None, algorithm=REINFORCE, lora=None, env=None, **kwargs):
     )
 
 
-SMALL_ENV = partial(vector_env, 8, autoreset_mode="Disabled", num_generations=4)
 TINY_ENV = partial(
     gym.make_vec,
     "TextGen-v0",

@@ -20,7 +20,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from tests.scorers.test_reward_model import BATCH, decoder, encoder, logits
+from tests.helpers.reward_models import BATCH, decoder, encoder, logits
 from textgym.language_models import load_model, load_tokenizer
 from textgym.language_models.loader import TINY
 from textgym.scorers import RewardModel, make_scorer

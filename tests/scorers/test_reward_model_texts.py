@@ -12,7 +12,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from tests.scorers.test_reward_model import BATCH, TEMPLATE, encoder, make_tokenizer
+from tests.helpers.reward_models import BATCH, TEMPLATE, encoder, make_tokenizer
 from textgym.scorers import RewardModel, ScorerError
 from textgym.testing import check_scorer, make_generations
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from agents import REINFORCE
 from scripts.export import Args, main
 from tests.conftest import small_llama
+from tests.helpers.policies import SMALL_ENV
 from tests.helpers.scripts import error_of
-from tests.sb3.test_lora import SMALL_ENV
 from textgym.language_models import load_model
 
 IDS = torch.tensor([[0, 3, 4, 1, 2]])

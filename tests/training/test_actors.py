@@ -7,7 +7,7 @@ import torch
 
 from agents import REINFORCE
 from tests.conftest import small_gpt2, small_llama
-from tests.sb3.test_policy import plain_batch, policy, random_episodes, vector_env
+from tests.helpers.policies import plain_batch, policy, random_episodes, vector_env
 from textgym.exact import TokenTree
 from textgym.language_models.tabular import TabularLM
 from textgym.sb3 import TextVecEnv, TokenPolicy

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents import PPO
-from tests.agents.conftest import agent, assert_same, gradients, randomize_values, stale_episodes
+from tests.helpers.agents import agent, assert_same, gradients, randomize_values, stale_episodes
 from textgym.training.updates import accumulate_gradients, token_weights
 
 

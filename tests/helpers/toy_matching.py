@@ -6,10 +6,10 @@ import gymnasium as gym
 import torch
 
 from agents import DistributionMatching
-from tests.agents.conftest import Log
-from tests.agents.conftest import agent as small_agent
 from tests.conftest import CHARACTERS
-from tests.sb3.test_checkpoints import updates
+from tests.helpers.agents import Log
+from tests.helpers.agents import agent as small_agent
+from tests.helpers.checkpoints import updates
 from textgym.exact import TokenTree, gradient
 from textgym.matching import LogPartition, make_divergence, make_target
 from textgym.scorers.composition import WeightedSum
