@@ -100,11 +100,11 @@ def test_the_step_is_the_gradient():
 
 
 def changed_by(change):
-    """A fault in the scored episodes."""
+    """A fault in the episodes that a rollout hands on, with their log-probabilities."""
 
     def put_in(agent):
-        compute = agent._with_log_probs
-        agent._with_log_probs = lambda episodes: change(compute(episodes))
+        process = agent.process_rollout
+        agent.process_rollout = lambda episodes: process(change(episodes))
 
     return put_in
 
