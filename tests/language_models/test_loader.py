@@ -347,3 +347,11 @@ def write_gguf(path, model):
 def test_the_dtype_of_a_loaded_model_is_checked_too(dtype):
     with pytest.raises(ValueError, match="unknown dtype.*float32, bfloat16, float16"):
         load_model(small_llama(), dtype=dtype)
+
+
+def test_weights_that_are_cut_are_refused_by_name(tmp_path):
+    small_llama().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"the weights of {str(tmp_path)!r} are damaged: "):
+        load_model(str(tmp_path))

@@ -135,3 +135,17 @@ def test_pickling_drops_the_cache(model):
 def test_contract(model):
     check_scorer(LogProb(model), prompts=["The", ""], completions=["", "abc"], tolerance=1e-3, pickles=True)
     check_scorer(WeightedSum([LogProb(model), "sentiment"]), prompts=["The"], completions=["", "good"], tolerance=1e-3)
+
+
+def test_a_peft_model_scores_with_its_adapters(model):
+    """The values are those of the plain model that its adapters make when they are merged."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(make_model(), LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for p in adapted.parameters():
+            p.add_(0.1 * torch.randn_like(p) * p.requires_grad)
+    first = at_step(BATCH, 1)
+    values = LogProb(adapted).score(first)
+    assert (values - LogProb(model).score(first)).abs().max() > 0.1
+    torch.testing.assert_close(values, LogProb(adapted.merge_and_unload()).score(first), atol=1e-4, rtol=0)

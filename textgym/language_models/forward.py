@@ -49,7 +49,7 @@ def check_model(model: PreTrainedModel, mdp: TextMDP) -> None:
         raise ValueError(
             f"the logits of {name} are not numbers (nan); its weights are damaged, or its dtype is too small"
         )
-    largest = float(whole.abs().where(whole.isfinite(), torch.zeros(())).max())  # a table of logits may hold -inf
+    largest = float(whole.abs().where(whole.isfinite(), 0.0).max())  # a table of logits may hold -inf
     if not torch.allclose(whole, split, atol=2e-2 * largest, rtol=0):
         raise ValueError(f"the logits of {name} ({type(model).__name__}) are not its head's of its last hidden states")
 

@@ -280,12 +280,16 @@ def no_progress_bars() -> Iterator[None]:
 @contextmanager
 def loading(model: str | Path, source: str) -> Iterator[None]:
     """Hide the progress bars of local loads (a download keeps its own), and make a failed look-up a clear error."""
+    from safetensors import SafetensorError
+
     local = os.path.isdir(source)
     # The GGUF reader has a bar of its own, without a switch; messages that are logged still come through.
     quiet = redirect_stderr(io.StringIO()) if model == "smollm2-q4" else nullcontext()
     try:
         with no_progress_bars() if local else nullcontext(), quiet:
             yield
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {model!r} are damaged: {error}") from error
     except OSError as error:
         if local:
             raise
