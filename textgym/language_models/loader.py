@@ -87,11 +87,7 @@ def load_model(
 
 
 def load_merged(model: str | Path) -> PreTrainedModel:
-    """`load_model` by name, in float32 on the CPU, with saved adapters made part of the weights.
-
-    Raises:
-        ValueError: See `load_model`; or the adapters cannot be merged, because weights are shared.
-    """
+    """`load_model` by name, in float32 on the CPU, with saved adapters made part of the weights (`merge_adapters`)."""
     from textgym.language_models.adapters import adapter_base, merge_adapters
 
     source = resolve(model)
