@@ -211,7 +211,7 @@ def errors_of(name: str) -> Iterator[None]:
 def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
     """`raw` as (n,) float64, or a `ScorerError` that names the scorer, the row and its text."""
     try:
-        array = np.asarray([_as_numpy(value) for value in raw] if isinstance(raw, list | tuple) else _as_numpy(raw))
+        array = _as_array(raw)
     except (TypeError, ValueError) as error:  # ragged
         raise ScorerError(f"scorer {name!r} returned {raw!r}; it must return one float per row") from error
     if array.shape != (len(generations),):
@@ -240,6 +240,13 @@ def check_finite(name: str, values: FloatArray, generations: Generations) -> Flo
         problem = f"beyond float32's {LARGEST:.3g}" if np.isfinite(values[row]) else "not a finite float"
         raise ScorerError(f"scorer {name!r} returned {values[row]}, {problem}, {_where(generations, row)}")
     return values
+
+
+def _as_array(raw: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(_as_numpy(raw))
+    except (TypeError, ValueError, RuntimeError):  # tensors with a gradient, of bfloat16, or on a GPU
+        return np.asarray([_as_numpy(value) for value in raw])
 
 
 def _as_numpy(value: Any) -> Any:
