@@ -7,4 +7,13 @@ from agents.q_learning import QLearning
 from agents.reinforce import GRPO, REINFORCE, RLOO
 from agents.soft_q_learning import SoftQLearning
 
-__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "DistributionMatching", "DualAscent", "QLearning", "SoftQLearning"]
+__all__ = [
+    "GRPO",
+    "PPO",
+    "REINFORCE",
+    "RLOO",
+    "DistributionMatching",
+    "DualAscent",
+    "QLearning",
+    "SoftQLearning",
+]

@@ -1,4 +1,4 @@
-"""The snippets of the README and the docs, as typed."""
+"""The snippets of the README, as typed."""
 
 import re
 
@@ -28,10 +28,3 @@ def test_script_snippet(tmp_path):
     out = run(["bash", "-euc", BASH[0]], tmp_path)
     assert "[The plot]" in out and "distinct-2" in out
     assert (tmp_path / "runs" / "first" / "evaluation.json").is_file()
-
-
-@pytest.mark.parametrize("name", ["constraints", pytest.param("sampling", marks=pytest.mark.slow)])
-def test_pages_as_typed(name, tmp_path):
-    snippets = blocks(page(name))
-    assert snippets
-    run_python(["-c", "\n".join(snippets)], tmp_path)

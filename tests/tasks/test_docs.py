@@ -1,13 +1,13 @@
 """The page docs/add_an_env_id.md as typed: in a program of one's own, and as the one new file in TextGym."""
 
-import shutil
-
 import pytest
 
-from tests.helpers.docs import ROOT, blocks, page, run_python
+from tests.helpers.changes import changed_copy, changes
+from tests.helpers.docs import blocks, page, run_python
 
 PAGE = page("add_an_env_id")
-REGISTER, CHECK, FAMILY = blocks(PAGE)
+REGISTER, CHECK = blocks(PAGE)
+(FAMILY,) = changes(PAGE)
 
 
 def test_in_a_program_of_ones_own(tmp_path):
@@ -17,18 +17,14 @@ def test_in_a_program_of_ones_own(tmp_path):
 def test_both_examples_are_the_same_task():
     own, family = {}, {}
     exec(REGISTER.partition("register(HAIKU)")[0], own)
-    exec(FAMILY, family)
+    exec(FAMILY.text, family)
     assert family["TASKS"] == [own["HAIKU"]]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what an id needs, with the page's file in it and nothing else changed."""
-    root = tmp_path_factory.mktemp("checkout")
-    for folder in ("textgym", "scripts"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "textgym" / "tasks" / "haiku.py").write_text(FAMILY, encoding="utf-8")
-    return root
+    """A copy of the packages, with the page's file in it and nothing else changed."""
+    return changed_copy(tmp_path_factory.mktemp("checkout"), [FAMILY])
 
 
 def test_one_new_file_is_an_id_in_textgym(checkout):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from textgym.matching.targets import RLHF, Distributional, Features, Pointwise, Target
+from textgym.matching.targets import TARGETS, Distributional, Features, Target
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,7 @@ class Product(Target):
         return self
 
 
-TARGETS: dict[str, type[Target]] = {
-    "rlhf": RLHF,
-    "pointwise": Pointwise,
-    "distributional": Distributional,
-    "product": Product,
-}
+NAMED = TARGETS | {"product": Product}
 
 
 def make_target(spec: Any) -> Target:
@@ -82,9 +77,9 @@ def make_target(spec: Any) -> Target:
     """
     if isinstance(spec, Target):
         return spec
-    if not isinstance(spec, Mapping) or spec.get("name") not in list(TARGETS):
-        raise ValueError(f"target is {spec!r}; accepted are a Target or a dict whose 'name' is one of {list(TARGETS)}")
+    if not isinstance(spec, Mapping) or spec.get("name") not in list(NAMED):
+        raise ValueError(f"target is {spec!r}; accepted are a Target or a dict whose 'name' is one of {list(NAMED)}")
     try:
-        return TARGETS[spec["name"]](**{k: v for k, v in spec.items() if k != "name"})
+        return NAMED[spec["name"]](**{k: v for k, v in spec.items() if k != "name"})
     except TypeError as error:
         raise ValueError(f"target {spec!r}: {error}") from error

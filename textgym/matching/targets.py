@@ -250,6 +250,14 @@ class Distributional(Target):
                 )
 
 
+TARGETS: dict[str, type[Target]] = {
+    "rlhf": RLHF,
+    "pointwise": Pointwise,
+    "distributional": Distributional,
+}
+"""Targets by the name in their JSON; `textgym.matching.products` adds products of them."""
+
+
 def least_kl(means: Mapping[str, float], features: Features) -> float:
     """The least KL(pi || a) in nats of any policy under which the features have these means.
 

@@ -1,0 +1,54 @@
+"""All pages: their links, their Python, and what `docs/extend.md` counts."""
+
+import re
+
+import pytest
+import torch
+
+from tests.helpers.changes import changed_copy, changes
+from tests.helpers.docs import ROOT, blocks, page, run_python
+
+PAGES = {name: page(name) for name in ["README.md", *(str(f.relative_to(ROOT)) for f in (ROOT / "docs").rglob("*.md"))]}
+ELSEWHERE = {
+    "README.md": "tests/test_readme.py",
+    "docs/add_an_env_id.md": "tests/tasks/test_docs.py",
+    "docs/add_an_agent.md": "tests/agents/test_docs.py",
+    **{name: "tests/tasks/test_pages.py" for name in PAGES if name.startswith("docs/envs/TextGen")},
+}
+"""Pages whose blocks are several programs, by the test that runs each of them."""
+SLOW = ("docs/sampling.md",)
+PROGRAMS = sorted(name for name in PAGES if name not in ELSEWHERE and blocks(PAGES[name]))
+EXPECTED = {"docs/exact.md": "total variation 0.0", "docs/extend.md": "total variation to the optimum: 0.0"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PROGRAMS])
+def test_a_page_is_a_program(name, tmp_path, monkeypatch, capsys):
+    """Its blocks run one after the other; where it changes the source, in a changed copy."""
+    code = "\n".join(blocks(PAGES[name]))
+    if made := changes(PAGES[name]):
+        copy = changed_copy(tmp_path, made)
+        (copy / "page.py").write_text(code, encoding="utf-8")
+        output = run_python(["page.py"], copy, copy)
+    else:
+        monkeypatch.chdir(tmp_path)
+        torch.manual_seed(0)
+        exec(compile(code, name, "exec"), {})
+        output = capsys.readouterr().out
+    assert EXPECTED.get(name, "") in output
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_every_block_of_the_other_pages_is_read_by_the_test_that_runs_it(name):
+    stem = name.removeprefix("docs/").removesuffix(".md")
+    source = (ROOT / ELSEWHERE[name]).read_text(encoding="utf-8")
+    assert name in source or f'"{stem}"' in source or "for env_id in TASKS" in source
+
+
+def test_every_addition_touches_as_many_files_as_the_table_says():
+    text = PAGES["docs/extend.md"]
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    table = re.findall(r"^\| \[(.*?)\]\(\S+\) \| (\d)( folder)? \|", text, re.M)
+    assert {name.lower() for name in sections} == {name.lower() for name, _, _ in table} and len(table) == 7
+    for name, number, folder in table:
+        files = {change.file for change in changes(sections[name[0].upper() + name[1:]])}
+        assert len(files) == (0 if folder else int(number)), name
