@@ -148,7 +148,7 @@ def test_steps_outside_an_episode():
     [
         ({"promt": "a"}, "unknown reset option 'promt'"),
         ({"prompt": "a", "prompt_ids": [0]}, "by text or by ids"),
-        ({"prompt": "abca"}, "'abca' has 4 tokens, more than max_prompt_tokens=3"),
+        ({"prompt": "abca"}, "'abca', has 4 tokens, more than max_prompt_tokens=3"),
         ({"prompt": "x"}, "cannot encode 'x'"),
         ({"prompt": 3}, "a prompt is a text"),
         ({"prompt_ids": np.array([7])}, "prompt_ids run from 0 to 5"),

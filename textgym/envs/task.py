@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from textgym.arguments import accepts, check_argument
+from textgym.importing import did_you_mean
 from textgym.mdp import BoolArray, IntArray, TextMDP
 from textgym.prompt_table import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
@@ -59,21 +62,68 @@ def make_task(
     truncate_prompts: bool = False,
 ) -> TextTask:
     """Build a task; the arguments are those of the envs, see `TextGenerationEnv`."""
+    sizes = {
+        "max_prompt_tokens": max_prompt_tokens,
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+    }
+    for name, size in sizes.items():
+        check_argument(name, size, int)
+    check_argument("truncate_prompts", truncate_prompts, bool)
     text_tokenizer = make_tokenizer(tokenizer)
     if eos_token_ids is None:
         eos_token_ids = () if text_tokenizer.eos_token_id is None else (text_tokenizer.eos_token_id,)
+    elif len(token_ids("eos_token_ids", eos_token_ids)) == 0:
+        raise ValueError("eos_token_ids is empty; name the ids that end a text, or None for the tokenizer's")
     mdp = TextMDP(
         vocab_size=text_tokenizer.vocab_size,
-        max_prompt_tokens=max_prompt_tokens,
-        max_new_tokens=max_new_tokens,
-        eos_token_ids=tuple(eos_token_ids),
+        eos_token_ids=token_ids("eos_token_ids", eos_token_ids),
         bos_token_id=text_tokenizer.bos_token_id,
-        min_new_tokens=min_new_tokens,
-        banned_tokens=tuple(banned_tokens),
-        allowed_tokens=None if allowed_tokens is None else tuple(allowed_tokens),
+        banned_tokens=token_ids("banned_tokens", banned_tokens),
+        allowed_tokens=None if allowed_tokens is None else token_ids("allowed_tokens", allowed_tokens),
+        **{name: int(size) for name, size in sizes.items()},
     )
     built_scorer = make_scorer(scorer)
     return TextTask(mdp, text_tokenizer, PromptTable(prompts, text_tokenizer, mdp, truncate_prompts), built_scorer)
+
+
+def token_ids(name: str, given: Any) -> tuple[int, ...]:
+    """Token ids that a user gave, as Python integers.
+
+    Raises:
+        ValueError: something else than integers; `name` names the argument.
+    """
+    listed: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [None]
+    if not all(accepts(int, i) for i in listed):
+        raise ValueError(f"{name} is {given!r}; it must be a list of token ids, which are integers")
+    return tuple(map(int, listed))
+
+
+class NamedArguments:
+    """A class whose `__init__` hands arguments on to its bases; a name that none of them knows is refused.
+
+    The chain ends with `make_task`, unless a class on the way names all that it takes.
+
+    Raises:
+        TypeError: there is no such argument.
+    """
+
+    # In __new__, because it sees the call of the outermost class; copies and pickles call it without arguments.
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the names, and make the object."""
+        known: list[str] = []
+        constructors = [vars(owner)["__init__"] for owner in cls.__mro__[:-1] if "__init__" in vars(owner)]
+        for function in [*constructors, make_task]:
+            parameters = list(inspect.signature(function).parameters.values())
+            known += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+        known = sorted({*known} - {"self"})
+        for name in kwargs:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise TypeError(f"{cls.__name__} has no argument {name!r}{hint or ';'} it takes {', '.join(known)}")
+        return super().__new__(cls)
 
 
 def check_options(options: dict[str, Any] | None, accepted: Sequence[str]) -> dict[str, Any]:

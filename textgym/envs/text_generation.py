@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from textgym.envs.rendering import LiveView, ansi
-from textgym.envs.task import check_options, make_task
+from textgym.envs.task import NamedArguments, check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
 
-class TextGenerationEnv(gym.Env[Any, Any]):
+class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     """Write a text, one token per step; a scorer rewards it when it is finished.
 
     ## Description
@@ -117,6 +117,8 @@ class TextGenerationEnv(gym.Env[Any, Any]):
         if not self._running:
             raise ResetNeeded("the episode has ended (or none was started); call reset() before step()")
         try:
+            if isinstance(action, bool):
+                raise TypeError
             token = operator.index(action)
         except TypeError:
             raise InvalidAction(f"an action is an integer token id, not {action!r}") from None

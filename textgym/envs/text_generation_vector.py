@@ -9,15 +9,16 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from textgym.arguments import check_argument
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
-from textgym.envs.task import check_options, make_task
+from textgym.envs.task import NamedArguments, check_options, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
 AUTORESET_MODES = {"SameStep": AutoresetMode.SAME_STEP, "Disabled": AutoresetMode.DISABLED}
 
 
-class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
+class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarray]):
     """N episodes of `TextGenerationEnv` side by side; what a row means is said there.
 
     Observations are `(N, P + T)` int64 copies, rewards `(N,)` float64, `terminations` and `truncations` `(N,)` bool.
@@ -47,18 +48,21 @@ class TextGenerationVectorEnv(VectorEnv[IntArray, Any, np.ndarray]):
     def __init__(
         self,
         num_envs: int = 1,
-        autoreset_mode: str = "SameStep",
+        autoreset_mode: str | AutoresetMode = "SameStep",
         num_generations: int = 1,
         render_mode: str | None = None,
         **task: Any,
     ):
-        if autoreset_mode not in AUTORESET_MODES:
+        mode = getattr(autoreset_mode, "value", autoreset_mode)
+        if mode not in list(AUTORESET_MODES):
             raise ValueError(f"autoreset_mode is {autoreset_mode!r}; accepted are {list(AUTORESET_MODES)}")
+        for name, count in (("num_envs", num_envs), ("num_generations", num_generations)):
+            check_argument(name, count, int)
         if num_envs < 1 or num_generations < 1 or num_envs % num_generations:
             raise ValueError(f"num_generations={num_generations} must divide num_envs={num_envs}, and both be positive")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode is {render_mode!r}; the vector env accepts 'ansi' and None")
-        self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AUTORESET_MODES[autoreset_mode]}
+        self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AUTORESET_MODES[mode]}
         self.num_envs, self.num_generations, self.render_mode = num_envs, num_generations, render_mode
         self.task = make_task(**task)
         self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer

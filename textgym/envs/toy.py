@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from textgym.arguments import check_argument
 from textgym.contexts import context_indices, table_shape
 from textgym.envs.text_generation import TextGenerationEnv
 from textgym.envs.text_generation_vector import TextGenerationVectorEnv
@@ -42,6 +44,7 @@ class Toy:
     def __init__(
         self,
         env_arguments: dict[str, Any],
+        /,
         num_tokens: int | None = None,
         max_new_tokens: int = 4,
         scorer: Any = None,
@@ -49,6 +52,8 @@ class Toy:
         reference_logits: Any = None,
         words: Sequence[str] | None = None,
     ):
+        check_argument("num_tokens", num_tokens, int | None)
+        check_argument("max_new_tokens", max_new_tokens, int)
         if words is None:
             words = [str(token) for token in range(4 if num_tokens is None else num_tokens)]
         elif num_tokens not in (None, len(words)):
@@ -181,7 +186,7 @@ class TextGenToyVectorEnv(Toy, TextGenerationVectorEnv):
     def __init__(
         self,
         num_envs: int = 1,
-        autoreset_mode: str = "SameStep",
+        autoreset_mode: str | AutoresetMode = "SameStep",
         num_generations: int = 1,
         render_mode: str | None = None,
         **toy: Any,
