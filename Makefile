@@ -14,7 +14,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not (slow or gpu or subprocess or learning or docs)" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not (slow or gpu or subprocess or docs or large)" \
+		--ignore=tests/agents --ignore=tests/scripts
 
 test: $(STAMP)
 	$(BIN)/ruff check .

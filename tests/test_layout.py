@@ -53,13 +53,6 @@ def test_no_floor_imports_one_above_it(floor):
         assert not tops & (FLOORS[floor] | {"tests"}), path
 
 
-def test_no_script_is_imported_but_by_scripts_that_share_it():
-    """An entry is run, not imported: what two scripts share is in a module without a `__main__` block."""
-    entries = {name for name, path in MODULES.items() if '__name__ == "__main__"' in path.read_text(encoding="utf-8")}
-    for name, path in MODULES.items():
-        assert not entries & set(imported(ast.walk(tree_of(path)))) - {name}, path
-
-
 def test_no_test_file_imports_another():
     """What tests share is in `tests/helpers` and `tests/conftest.py`."""
     for path in (ROOT / "tests").rglob("*.py"):

@@ -1,4 +1,7 @@
-"""What `make check` leaves out: tests that start processes, run the docs, or train until something is learned."""
+"""What `make check` leaves out: tests that start processes, run the docs, or load a large model.
+
+It also leaves out `tests/agents` and `tests/scripts`, which train.
+"""
 
 import ast
 from functools import cache
@@ -26,9 +29,11 @@ def starting_processes(path: Path) -> frozenset[str]:
 
 
 def mark(items: list[pytest.Item]) -> None:
-    """Mark what can be told from names and source; `learning` is written at the tests."""
+    """Mark what can be told from names and source."""
     for item in items:
         if item.path.name.startswith(DOCS):
             item.add_marker("docs")
+        if "smollm2" in item.name:
+            item.add_marker("large")
         if item.originalname in starting_processes(item.path):  # type: ignore[attr-defined]
             item.add_marker("subprocess")

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 
 from agents import PPO, REINFORCE, DistributionMatching
 from tests.conftest import CHARACTERS, count_tokens, small_llama
-from tests.sb3.test_checkpoints import parameters
+from tests.helpers.checkpoints import parameters
 from textgym.sb3.logs import run_logger
 from textgym.sb3.run import RunCheckpoints, train_run
 from textgym.training.run import open_run

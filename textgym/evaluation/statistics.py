@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 
+@cache
 def t_quantile(degrees: int, coverage: float = 0.95) -> float:
     """The t with P(|T| <= t) = coverage for Student's T.
 
