@@ -22,7 +22,7 @@ import tyro
 import agents
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import env_arguments, parse_json
-from textgym.arguments import Argument, Condition, Count, Written, arguments_of
+from textgym.arguments import Argument, Condition, Count, Positive, Range, Written, arguments_of
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.policy import POLICY_ARGUMENTS
@@ -45,17 +45,17 @@ class RunArgs:
 
     out: Path
     """Folder of logs and checkpoints."""
-    total_timesteps: int = 200_000
+    total_timesteps: Count = 200_000
     """Tokens to generate and train on in all, those before a resumed checkpoint included."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of torch."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Positive = 10.0
     """Minutes between checkpoints, which are written between two rollouts."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Count | None = None
     """Tokens between checkpoints, if that is sooner."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """How many are kept in `out`/checkpoints; `out`/checkpoint is the newest."""
-    samples_every: int = 10
+    samples_every: Annotated[int, Range(0)] = 10
     """Updates between printed samples; 0: none."""
     resume: bool = False
     """Go on with the run in `out`, from its newest checkpoint."""
