@@ -270,6 +270,20 @@ def test_adapters_that_are_more_than_the_models_modules_are_refused_by_name(conf
             load_model(source)
 
 
+def test_saved_adapters_import_no_module(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text("import pathlib; pathlib.Path('imported').touch()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    small_llama().save_pretrained("model")
+    base = load_model("model")
+    peft.get_peft_model(base, peft.LoraConfig(r=2)).save_pretrained("adapters")
+    file = tmp_path / "adapters" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"megatron_config": {"a": 1}, "megatron_core": "theirs"}))
+    with pytest.raises(ValueError, match="'adapters' holds adapters of the kind LORA with megatron_config"):
+        load_model("adapters")
+    assert not (tmp_path / "imported").exists()
+
+
 def test_adapters_without_a_tokenizer_have_that_of_their_base(tmp_path):
     tiny = load_model("tiny")
     peft.get_peft_model(tiny, peft.LoraConfig(r=2)).save_pretrained(tmp_path / "adapters")

@@ -106,10 +106,9 @@ def check_trained(config: Any, loaded: bool = False) -> None:
 def check_read(config: Any, source: Any) -> None:
     """Refuse saved adapters that a plain forward pass of the model would not have, with a ValueError."""
     name = peft_type(config)
-    if getattr(config, "alora_invocation_tokens", None):
-        name = "LORA with alora_invocation_tokens"
-    elif getattr(config, "arrow_config", None):
-        name = "LORA with arrow_config"
+    for setting in ("alora_invocation_tokens", "arrow_config", "megatron_config"):  # peft imports a module for the last
+        if getattr(config, setting, None):
+            name = f"{name} with {setting}"
     if name not in READ:
         reason = f": {VIRTUAL}" if config.is_prompt_learning else ""
         raise ValueError(f"{str(source)!r} holds adapters of the kind {name}{reason}; accepted: {', '.join(READ)}")
