@@ -1,5 +1,6 @@
 """Tokenizers of every family: the text of a row is one text, however it is cut in two."""
 
+import json
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -161,3 +162,25 @@ def test_added_tokens_count_in_the_vocabulary():
     pretrained.add_tokens(["<tool>"])
     tokenizer = make_tokenizer(pretrained)
     assert tokenizer.vocab_size == len(pretrained) == 4 and tokenizer.encode("a<tool>b") == [0, 3, 1]
+
+
+@pytest.mark.parametrize(("written", "expected"), [([2, 1, 3], (1, 2, 3)), (2, (1, 2)), (1, (1,)), (None, (1,))])
+def test_a_generation_config_may_name_more_ends(tmp_path, written, expected):
+    tokenizer_of("wordpiece").pretrained.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": written}))
+    task = {"prompts": ["the film"], "max_new_tokens": 4}
+    env = gym.make("TextGen-v0", tokenizer=str(tmp_path), **task).unwrapped
+    assert env.mdp.eos_token_ids == expected
+    env.reset(seed=0)
+    assert env.step(3)[2] == (3 in expected)
+    given = gym.make("TextGen-v0", tokenizer=str(tmp_path), eos_token_ids=[3], **task).unwrapped
+    loaded = gym.make("TextGen-v0", tokenizer=tokenizer_of("wordpiece").pretrained, **task).unwrapped
+    assert given.mdp.eos_token_ids == (3,) and loaded.mdp.eos_token_ids == (1,)
+
+
+def test_without_a_generation_config_the_tokenizers_own_end_counts(tmp_path):
+    tokenizer_of("wordpiece").pretrained.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert make_tokenizer(str(tmp_path)).eos_token_ids == (1,)
+    assert make_tokenizer("tiny").eos_token_ids == (make_tokenizer("tiny").eos_token_id,)

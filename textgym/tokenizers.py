@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,21 @@ class Tokenizer:
         eos_token_id: None where there is none; an env then needs `eos_token_ids`.
         bos_token_id: None where there is none; an env then refuses empty prompts.
         pretrained: the transformers tokenizer, if it came from one; it holds the chat template.
+        more_eos_token_ids: ids that end a text, too, by the generation config of the model that the tokenizer was
+            loaded with by name. Where a loaded tokenizer was given, they cannot be known.
     """
 
     backend: Backend
     eos_token_id: int | None = None
     bos_token_id: int | None = None
     pretrained: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
+    more_eos_token_ids: tuple[int, ...] = ()
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """All ids that end a text, the tokenizer's own first; () where there is none."""
+        own = () if self.eos_token_id is None else (self.eos_token_id,)
+        return tuple(dict.fromkeys((*own, *self.more_eos_token_ids)))
 
     @cached_property
     def vocab_size(self) -> int:
@@ -152,8 +161,9 @@ def make_tokenizer(spec: Any) -> Tokenizer:
         return byte_tokenizer()
     if isinstance(spec, str):
         from textgym.language_models import load_tokenizer
+        from textgym.language_models.generation_config import end_ids
 
-        return from_pretrained(load_tokenizer(spec))
+        return replace(from_pretrained(load_tokenizer(spec)), more_eos_token_ids=end_ids(spec))
     if hasattr(spec, "chat_template"):
         return from_pretrained(spec)
     raise ValueError(

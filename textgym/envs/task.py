@@ -72,7 +72,7 @@ def make_task(
     check_argument("truncate_prompts", truncate_prompts, bool)
     text_tokenizer = make_tokenizer(tokenizer)
     if eos_token_ids is None:
-        eos_token_ids = () if text_tokenizer.eos_token_id is None else (text_tokenizer.eos_token_id,)
+        eos_token_ids = text_tokenizer.eos_token_ids
     elif len(token_ids("eos_token_ids", eos_token_ids)) == 0:
         raise ValueError("eos_token_ids is empty; name the ids that end a text, or None for the tokenizer's")
     mdp = TextMDP(

@@ -63,7 +63,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     | `min_new_tokens` | `0` | end-of-text is forbidden before this many tokens |
     | `banned_tokens` | `()` | ids that are never allowed |
     | `allowed_tokens` | `None` | if given, the only ids allowed |
-    | `eos_token_ids` | `None` | ids that end a text; the tokenizer's EOS by default |
+    | `eos_token_ids` | `None` | ids that end a text; by default the tokenizer's EOS and, where the tokenizer is named by a directory or hub id, those of the model's `generation_config.json` (of a loaded tokenizer they cannot be known) |
     | `truncate_prompts` | `False` | keep the last P tokens of longer prompts, instead of raising |
     | `render_mode` | `None` | `"ansi"` (`render()` returns text) or `"human"` (writes to the terminal as it goes; needs rich) |
 
