@@ -16,7 +16,7 @@ from scripts.train import command_line, train
 from textgym.training.state import checksums
 
 OPTIONS = """--env-kwargs {"max_new_tokens":8} --n-envs 16 --num-generations 4 --learning-rate 1e-3 --device cpu
-    --threads 1 --samples-every 0 --checkpoint-every 300 --out {out}"""
+    --threads 1 --samples-every 0"""
 OWN = {
     "ppo": "--reference-kl-target 0.5 --batch-size 8 --n-epochs 2",
     "distribution-matching": "--initial-episodes 160",
@@ -27,16 +27,14 @@ def start(agent: str, out: Path, total: int, *more: str) -> int:
     """Fork a training; its process id."""
     if pid := os.fork():
         return pid
-    status = 1
-    try:
-        sys.stdout = sys.stderr = (out.parent / f"{out.name}.txt").open("a")
-        words = f"{agent} {OPTIONS} {OWN.get(agent, '')} --total-timesteps {total}".replace("{out}", str(out)).split()
-        train(tyro.cli(command_line(), args=[*words, *more]))
-        status = 0
-    except BaseException as error:
-        print(repr(error), file=sys.stderr, flush=True)
-    finally:
-        os._exit(status)
+    with (out.parent / f"{out.name}.txt").open("a") as sys.stdout:
+        own = f"{OWN.get(agent, '')} --total-timesteps {total} --checkpoint-every {total // 8} --out {out}"
+        try:
+            train(tyro.cli(command_line(), args=[agent, *OPTIONS.split(), *own.split(), *more]))
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+    os._exit(0)
 
 
 def status_of(pid: int) -> int:
@@ -50,6 +48,7 @@ def kill(pid: int, out: Path, moment: float, aimed: bool) -> bool:
     while time.monotonic() - begun < moment or (aimed and not any(out.glob("checkpoints/.*.tmp"))):
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return False
+        time.sleep(0.0005)
     os.kill(pid, signal.SIGKILL)
     return status_of(pid) == -signal.SIGKILL
 
