@@ -1,6 +1,7 @@
 """All pages: their links, their Python, and what `docs/extend.md` counts."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ ELSEWHERE = {
     **{name: "tests/tasks/test_pages.py" for name in PAGES if name.startswith("docs/envs/TextGen")},
 }
 """Pages whose blocks are several programs, by the test that runs each of them."""
+FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 SLOW = ("docs/sampling.md",)
 PROGRAMS = sorted(name for name in PAGES if name not in ELSEWHERE and blocks(PAGES[name]))
 EXPECTED = {"docs/exact.md": "total variation 0.0", "docs/extend.md": "total variation to the optimum: 0.0"}
@@ -52,3 +54,41 @@ def test_every_addition_touches_as_many_files_as_the_table_says():
     for name, number, folder in table:
         files = {change.file for change in changes(sections[name[0].upper() + name[1:]])}
         assert len(files) == (0 if folder else int(number)), name
+
+
+def links_of(name):
+    """The links of a page to files of the repository: (path relative to the root, anchor or "")."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", PAGES[name]))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://", target):
+            path, _, anchor = target.partition("#")
+            yield str((ROOT / name).parent.joinpath(path).resolve().relative_to(ROOT)) if path else name, anchor
+
+
+def anchors_of(name):
+    """What GitHub makes of a page's headings: lower case, without punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", PAGES[name]), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_anchors_lead_somewhere(name):
+    for path, anchor in links_of(name):
+        assert (ROOT / path).exists(), f"{name} links to {path}"
+        assert not anchor or anchor in anchors_of(path), f"{name} links to {path}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_index():
+    found, new = set(), {"docs/README.md"}
+    while new:
+        found |= new
+        new = {path for name in new for path, _ in links_of(name) if path in PAGES} - found
+    assert set(PAGES) - found == set()
+    assert "docs/README.md" in {path for path, _ in links_of("README.md")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_a_page_names_exist(name):
+    shown = {change.file for change in changes(PAGES[name])} | {"agents/best_of_group.py"}
+    for path in re.findall(r"(?<![\w/.])(?:textgym|agents|scripts|tests)/[\w/]+\.py\b", PAGES[name]):
+        assert Path(ROOT / path).is_file() or path in shown, f"{name} names {path}"
