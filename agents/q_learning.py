@@ -16,9 +16,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -28,12 +25,12 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import LinearSchedule, safe_mean
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 
+from agents.table_views import TableViews
 from agents.tabular import TabularPolicy, Transitions, forbidden_tokens, update_tables
 from agents.tabular_checkpoints import load_tables, save_tables
 from textgym.arguments import CheckedArguments, Count, PositiveShare, Probability, Seed, arguments_of, check_argument
-from textgym.contexts import context_indices
 from textgym.language_models.devices import Device
-from textgym.mdp import TextMDP, first_observation
+from textgym.mdp import TextMDP
 from textgym.sb3 import TextVecEnv
 from textgym.sb3.loading import given_arguments
 from textgym.sb3.progress import restore_progress
@@ -41,7 +38,7 @@ from textgym.training.state import Progress
 from textgym.wrappers import DiscreteContexts, VectorDiscreteContexts
 
 
-class QLearning(CheckedArguments, BaseAlgorithm):
+class QLearning(CheckedArguments, TableViews):
     """Q-learning on any env with Discrete observations and actions, and on a TextGym env that is small enough.
 
     States of a TextGym env are the numbers of contexts (`textgym.wrappers.VectorDiscreteContexts`); tokens that it
@@ -80,7 +77,6 @@ class QLearning(CheckedArguments, BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TabularPolicy": TabularPolicy}
-    policy: TabularPolicy
     apart: ClassVar[frozenset[str]] = frozenset(
         {"policy", "env", "stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
     )
@@ -244,47 +240,6 @@ class QLearning(CheckedArguments, BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
-
-    def q_values(self, observation: Any) -> np.ndarray:
-        """Q(s, .), the mean of the tables: (A,) float32 of a state, (..., A) of an array of states.
-
-        Args:
-            observation: a state or an array of states; in a TextGym env also the text written so far.
-
-        Raises:
-            ValueError: there is no such state, or no text may follow.
-        """
-        states = torch.as_tensor(self._context(observation) if isinstance(observation, str) else observation)
-        if ((states < 0) | (states >= self.observation_space.n)).any():  # type: ignore[attr-defined]
-            raise ValueError(f"there is no state {observation} in {self.observation_space}")
-        return self.policy.q_values(states.to(self.device)).cpu().numpy()
-
-    def show(self, observation: Any, console: Console | None = None) -> None:
-        """Print Q(s, .) of one state, the best action first; actions are named by the env's tokens.
-
-        Args:
-            observation: a state; in a TextGym env also the text written so far.
-            console: where to print.
-        """
-        values, name = self.q_values(observation), str
-        if self.env is not None and self.env.has_attr("tokenizer"):
-            name = self.env.get_attr("tokenizer")[0].backend.id_to_token
-        table = Table("action", title=escape(f"Q({observation!r}, .)"), title_justify="left")
-        table.add_column("Q", justify="right")
-        for action in np.argsort(-values, kind="stable").tolist():
-            table.add_row(escape(name(action)), f"{values[action]:+.4f}")
-        (console or Console(highlight=False)).print(table)
-
-    def _context(self, text: str) -> int:
-        """The state that a text is."""
-        if self.env is None or not self.env.has_attr("mdp"):
-            raise ValueError(f"{text!r} is a text, but there is no TextGym env; give the number of a state")
-        mdp, tokens = self.env.get_attr("mdp")[0], self.env.get_attr("tokenizer")[0].encode(text)
-        if len(tokens) >= mdp.max_new_tokens:
-            raise ValueError(f"nothing follows {text!r}, which has max_new_tokens={mdp.max_new_tokens} tokens or more")
-        observation = first_observation(mdp, [mdp.bos_token_id])
-        observation[1 : 1 + len(tokens)] = tokens
-        return int(context_indices(mdp, observation))
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Write a checkpoint folder (`textgym.training.state`) without a model: tables, counters, random state.

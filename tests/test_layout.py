@@ -1,4 +1,4 @@
-"""The shape of the source: floors, no circles of imports, thin entries."""
+"""The shape of the source: floors, no circles of imports, thin entries, short files and functions."""
 
 import ast
 from functools import cache
@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {"textgym": {"agents", "scripts"}, "agents": {"scripts"}, "scripts": set()}
 """Each floor, with those above it, which it may not import."""
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 60
 SOURCES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 
 
@@ -84,3 +85,27 @@ def test_entries_are_thin():
     }
     entries = {name for name in lengths if '__name__ == "__main__"' in (ROOT / "scripts" / name).read_text()}
     assert len(entries) > 10 and not {name: lengths[name] for name in entries if lengths[name] >= 100}
+
+
+def lines_of_code(node):
+    """Lines of a function without its docstring."""
+    first = node.body[0]
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = first.end_lineno - first.lineno + 1 if is_docstring else 0
+    return node.end_lineno - node.lineno + 1 - docstring
+
+
+def test_files_are_short():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert not {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FILE}
+
+
+def test_functions_are_short():
+    """Without their docstrings, which may say as much as there is to say."""
+    found = {
+        f"{path.relative_to(ROOT)}:{node.name}": lines_of_code(node)
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert not {name: length for name, length in found.items() if length > MOST_LINES_OF_A_FUNCTION}

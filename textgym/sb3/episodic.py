@@ -44,6 +44,18 @@ from textgym.training.episodes import Episodes
 from textgym.training.reference import Reference
 from textgym.training.updates import Loss, Normalization, accumulate_gradients, apply_gradients
 
+WITHOUT_A_SAY: dict[str, Any] = {
+    "n_steps": 0,
+    "gae_lambda": 1.0,
+    "vf_coef": 0.0,
+    "use_sde": False,
+    "sde_sample_freq": -1,
+    "rollout_buffer_class": EpisodeRolloutBuffer,
+    "supported_action_spaces": (spaces.Discrete,),
+    "_init_setup_model": False,
+}
+"""Arguments that SB3's base class must be given; the agents here have no use for them, or set them themselves."""
+
 
 class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
     """Collects complete episodes, the same number from every env, and evaluates them under a frozen reference model.
@@ -135,23 +147,16 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
             policy=policy,
             env=env,
             learning_rate=learning_rate,
-            n_steps=0,
             gamma=gamma,
-            gae_lambda=1.0,
             ent_coef=ent_coef,
-            vf_coef=0.0,
             max_grad_norm=max_grad_norm,
-            use_sde=False,
-            sde_sample_freq=-1,
-            rollout_buffer_class=EpisodeRolloutBuffer,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
-            _init_setup_model=False,
-            supported_action_spaces=(spaces.Discrete,),
+            **WITHOUT_A_SAY,
         )
         self.episodes_per_update = episodes_per_update or self.n_envs
         self.micro_batch_size = micro_batch_size
