@@ -13,13 +13,15 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 
 from agents import QLearning
 from scripts.command_line import console, env_arguments, run_script
 from textgym.arguments import Count, Positive, PositiveShare, Probability, Range, Seed
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
+from textgym.sb3.logs import CSVLog
+from textgym.training.run import open_run
 
 OF_THE_AGENT = "learning_rate gamma double_q exploration_fraction exploration_final_eps seed device".split()
 
@@ -85,12 +87,13 @@ def main(args: Args) -> QLearning:
     _, states, actions = agent.policy.tables.shape
     console.print(f"Q-learning on {args.env_id}: {states - 1} contexts x {actions} tokens, device {agent.device}")
     report("Before", agent, env, args.samples)
-    agent.set_logger(configure(str(args.out), ["csv"]))
-    agent.learn(args.total_timesteps, progress_bar=True)
+    with open_run(args.out, resume=False) as run:
+        agent.set_logger(Logger(str(args.out), [CSVLog(run.log)]))
+        agent.learn(args.total_timesteps, progress_bar=True)
+        run.save(agent.save, agent.num_timesteps)
     report("After", agent, env, args.samples)
     console.print()
     agent.show(args.context, console)
-    agent.save(args.out / "checkpoint")
     console.print(f"{agent.num_timesteps} tokens; checkpoint in {args.out / 'checkpoint'}")
     return agent
 

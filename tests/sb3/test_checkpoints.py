@@ -7,7 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from transformers import PreTrainedTokenizerFast
 
 from agents import GRPO, PPO, REINFORCE
 from tests.conftest import count_tokens, small_llama
@@ -131,6 +133,26 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         made.save(tmp_path / "m")
     assert {p.name: p.read_bytes() for p in (tmp_path / "m").iterdir() if p.is_file()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space"), SafetensorError("No space"), Exception("No space left on device (os error 28)")]
+)
+@pytest.mark.parametrize("where", ["weights", "tokenizer", "tensors"])
+def test_a_full_disk_is_an_os_error_whichever_library_meets_it(tmp_path, monkeypatch, error, where):
+    def fail(*args, **kwargs):
+        raise error
+
+    made = agent()
+    targets = {
+        "weights": (type(made.policy.model), "save_pretrained"),
+        "tokenizer": (PreTrainedTokenizerFast, "save_pretrained"),
+        "tensors": (state, "save_file"),
+    }
+    monkeypatch.setattr(*targets[where], fail)
+    with pytest.raises(OSError, match="No space"):
+        made.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_sb3_callbacks_write_loadable_checkpoints(tmp_path):

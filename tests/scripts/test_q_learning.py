@@ -41,6 +41,14 @@ def test_two_words_are_learned_to_the_optimum_and_everything_is_shown_and_writte
     assert logged_names(PAGE) <= logged
 
 
+def test_a_run_is_not_begun_over_another(tmp_path):
+    run(tmp_path, "--total-timesteps", "256")
+    before = (tmp_path / "progress.csv").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run; choose another --out"):
+        run(tmp_path, "--total-timesteps", "256")
+    assert (tmp_path / "progress.csv").read_bytes() == before
+
+
 def test_shown_rewards_are_those_of_the_shown_texts():
     env = gym.make_vec("TextGenWords-v0", num_envs=32, autoreset_mode="Disabled")
     agent = QLearning("TabularPolicy", "TextGenWords-v0", n_envs=1, seed=0, device="cpu")

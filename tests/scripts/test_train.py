@@ -62,7 +62,7 @@ def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path):
     before = (folder / "progress.csv").read_text()
     done = subprocess.run(command(model, *options), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "'run' holds a run; go on with it with --resume, or choose another --out" in done.stderr
+    assert "'run' holds a run; choose another --out, or go on with it (train.py --resume)" in done.stderr
     out = run(model, tmp_path, *options, "--total-timesteps", "1500", "--resume")
     assert f"has {saved['num_timesteps']} tokens; a larger --total-timesteps goes on" in out
     assert (folder / "progress.csv").read_text() == before

@@ -56,7 +56,7 @@ def test_a_run_is_not_begun_over_another(tmp_path):
     with open_run(tmp_path / "run", resume=False) as run:
         run.log.write_text("x\n1\n")
     for _ in range(2):
-        with pytest.raises(FileExistsError, match="holds a run; go on with it with --resume, or choose another --out"):
+        with pytest.raises(FileExistsError, match="holds a run; choose another --out, or go on with it"):
             open_run(tmp_path / "run", resume=False).__enter__()
     assert (tmp_path / "run" / "progress.csv").read_text() == "x\n1\n"
     with open_run(tmp_path / "run", resume=True) as run:

@@ -113,7 +113,9 @@ def open_run(path: Path, resume: bool, keep: int = 2) -> Iterator[RunFolder]:
         for folder in (path, path / CHECKPOINTS):
             remove_leftovers(folder)
         if not resume and any(os.path.lexists(path / name) for name in (LOG, BOARD, POINTER, CHECKPOINTS)):
-            raise FileExistsError(f"{str(path)!r} holds a run; go on with it with --resume, or choose another --out")
+            raise FileExistsError(
+                f"{str(path)!r} holds a run; choose another --out, or go on with it (train.py --resume)"
+            )
         yield run
 
 

@@ -188,8 +188,10 @@ def new_checkpoint(path: Any, state: SavedState, tensors: dict[str, torch.Tensor
         try:
             yield folder
             save_file(tensors, folder / TENSORS)
-        except SafetensorError as error:  # what its writer makes of a full disk
-            raise OSError(f"could not write to {str(folder)!r}: {error}") from error
+        except Exception as error:  # writers in Rust (safetensors, tokenizers) have their own for a full disk
+            if isinstance(error, SafetensorError) or (type(error) is Exception and "os error" in str(error)):
+                raise OSError(f"could not write to {str(folder)!r}: {error}") from error
+            raise
         write_json(folder / state.file, dataclasses.asdict(state))
         write_json(folder / MANIFEST, {"format": FORMAT, "files": checksums(folder)})
 
