@@ -103,7 +103,7 @@ class DistributionMatching(EpisodicAlgorithm):
 
     @classmethod
     def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """The target, once fitted."""
+        """The target, because the start fits it."""
         return ("target",)
 
     def _setup_model(self) -> None:
@@ -132,7 +132,7 @@ class DistributionMatching(EpisodicAlgorithm):
         self.target, self.partition = target, LogPartition(len(self.partition.counts))
 
     def check_env(self, env: VecEnv) -> None:
-        """As `EpisodicAlgorithm`'s; the env must also have as many prompts, and suit target and baseline."""
+        """Check what `EpisodicAlgorithm` checks, and that the env has as many prompts and suits target and baseline."""
         super().check_env(env)
         number, known = self._num_prompts(env), len(self.partition.counts)
         if number != known:
@@ -151,12 +151,12 @@ class DistributionMatching(EpisodicAlgorithm):
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: EpisodeRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """As `EpisodicAlgorithm`'s, after the start from samples of the reference."""
+        """Collect as `EpisodicAlgorithm` does, after the start from samples of the reference."""
         self.start()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def actor(self) -> Actor:
-        """What the proposal samples with."""
+        """The actor that samples from the proposal."""
         return self._proposal.actor
 
     def start(self, episodes: Episodes | None = None) -> None:

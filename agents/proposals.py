@@ -17,15 +17,15 @@ ProposalName = Literal["on_policy", "mixture", "adaptive"]
 
 
 class Proposal:
-    """On-policy: q = pi. The base of the others.
+    """The proposal q is the policy pi itself; the base class of the other proposals.
 
     Args:
-        token_model: pi.
-        reference: a.
+        token_model: the policy pi.
+        reference: the frozen reference a.
         micro_batch_size: episodes per forward pass at most.
 
     Attributes:
-        actor: what samples.
+        actor: what samples from q.
     """
 
     def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
@@ -50,18 +50,18 @@ class Proposal:
         return episodes.log_probs.double().sum(-1)
 
     def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
-        """For each episode an estimate of E_q[reward] for its prompt that it has no part in, (E,)."""
+        """An estimate of E_q[reward] for each episode's prompt, from other episodes only, (E,)."""
         return baselines(rewards, prompts, kind)
 
     def update(self, estimates: dict[str, Estimate]) -> None:
-        """Learn how the policy does, before it is trained on the episodes."""
+        """Adapt q to estimates of the policy's distance from the target, before the policy is trained."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold."""
         return {}
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """Take over what `tensors` returned."""
 
 
 class Mixture(Proposal):
@@ -73,7 +73,7 @@ class Mixture(Proposal):
 
     @staticmethod
     def check_groups(size: int) -> None:
-        """See the base; there must be two pairs of a policy's and a reference's row."""
+        """Refuse groups without two pairs of a policy's and a reference's row."""
         if size < 4 or size % 2:
             raise ValueError(
                 "baseline 'leave_one_out' with the mixture needs two episodes each of the policy and the reference of "
@@ -82,7 +82,7 @@ class Mixture(Proposal):
             )
 
     def evaluated(self, episodes: Episodes) -> Episodes:
-        """See the base."""
+        """The episodes, with the policy's log-probabilities and values for the reference's rows as well."""
         if self.token_model.dtype != "float32":
             return episodes  # the training forward has evaluated all
         index = torch.arange(1, len(episodes), 2, device=episodes.rows.device)
@@ -92,15 +92,16 @@ class Mixture(Proposal):
         return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs, values=values)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
-        """See the base."""
+        """Log-probabilities under (pi + a) / 2, (E,) float64."""
         parts = episodes.log_probs, episodes.reference_log_probs
         return torch.logaddexp(*(part.double().sum(-1) for part in parts)) - math.log(2)
 
     def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
-        """See the base; a policy's row and the reference's next to it are left out together.
+        """The baselines of `Proposal`, but a policy's row and the reference's next to it are left out together.
 
-        Alone, the others of a policy's row would hold one more of the reference, those of a reference's row one more of
-        the policy; as they differ, so would the baselines of the two halves, which brings a bias.
+        If one row were left out alone, the rest of a policy's row would hold one row more of the reference, and the
+        rest of a reference's row one more of the policy. The two halves would have different baselines, which brings a
+        bias.
         """
         first = prompts.view(-1, 2)[:, 0]
         return baselines(rewards.view(-1, 2).mean(-1), first, kind).repeat_interleave(2)
@@ -119,12 +120,12 @@ class Adaptive(Proposal):
         self.actor = ModelActor(token_model, self.model)
 
     def evaluated(self, episodes: Episodes) -> Episodes:
-        """See the base."""
+        """The episodes with the policy's log-probabilities, since a copy of it sampled them."""
         episodes = with_training_terms(self.token_model, episodes, self.micro_batch_size)
         return episodes.replace(sampled_log_probs=episodes.log_probs)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
-        """See the base."""
+        """Log-probabilities under the copy, (E,) float64."""
         return log_probs_under(self.token_model, self.model, episodes, self.micro_batch_size)[0].double().sum(-1)
 
     def update(self, estimates: dict[str, Estimate]) -> None:

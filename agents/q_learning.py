@@ -124,7 +124,7 @@ class QLearning(CheckedArguments, TableViews):
             support_multi_env=True,
             seed=seed,
         )
-        self._pending: Progress | None = None  # of a checkpoint, until training goes on
+        self._pending: Progress | None = None  # what a checkpoint held, until training goes on
         if _init_setup_model:
             self._setup_model()
 

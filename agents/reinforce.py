@@ -48,7 +48,7 @@ class GroupPolicyGradient(PolicyGradient):
             self.check_groups(self.env)
 
     def check_env(self, env: VecEnv) -> None:
-        """As `EpisodicAlgorithm`'s; where the baseline compares them, a prompt must have several episodes."""
+        """Check what `EpisodicAlgorithm` checks, and that prompts have several episodes where the baseline compares."""
         super().check_env(env)
         self.check_groups(env)
 

@@ -52,7 +52,7 @@ class TableViews(BaseAlgorithm):
         (console or Console(highlight=False)).print(table)
 
     def _context(self, text: str) -> int:
-        """The state that a text is."""
+        """The number of the context that a text is."""
         if self.env is None or not self.env.has_attr("mdp"):
             raise ValueError(f"{text!r} is a text, but there is no TextGym env; give the number of a state")
         mdp, tokens = self.env.get_attr("mdp")[0], self.env.get_attr("tokenizer")[0].encode(text)

@@ -161,7 +161,7 @@ def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
 
 
 def command_name(algorithm: type) -> str:
-    """Such as "ppo" or "soft-q-learning"."""
+    """The name of an agent's command, such as "ppo" or "soft-q-learning"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", algorithm.__name__).lower()
 
 

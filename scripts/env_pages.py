@@ -122,7 +122,7 @@ def when_paid(task: Task, env: gym.Env[Any, Any]) -> str:
 
 
 def episode_end(mdp: TextMDP) -> str:
-    """When it ends."""
+    """When an episode ends."""
     return fill(
         f"`terminated`: end-of-text ({end_of_text(mdp)}) was chosen, or {mdp.max_new_tokens} tokens were written. "
         "`truncated` is always False."

@@ -56,7 +56,7 @@ def test_check_scorer_finds_dependence_on_the_order():
 
 
 def test_check_scorer_finds_dependence_on_the_batch():
-    with pytest.raises(AssertionError, match="scored alone"):
+    with pytest.raises(AssertionError, match="evaluated alone"):
         check_scorer(scorer_of(lambda self, g: g.lengths - g.lengths.max() + len(g)))
 
 

@@ -42,7 +42,7 @@ def table_shape(num_tokens: int, max_new_tokens: int) -> tuple[int, int]:
 
 
 def check_enumerable(mdp: TextMDP) -> tuple[int, int]:
-    """`table_shape` of an MDP.
+    """The shape of a table over an MDP's contexts: how many contexts there are, and K + 1 actions.
 
     Raises:
         ValueError: the MDP is not of the form that is numbered here, or is too large.

@@ -41,11 +41,11 @@ def self_bleu(texts: Sequence[str], max_references: int = 63) -> float:
 
     BLEU is sacrebleu's sentence BLEU with its defaults (13a tokens, exponential smoothing, effective order). Every text
     against every other costs quadratic time, so of a larger sample only `max_references + 1` texts count, evenly spaced
-    from the first to the last; each of these is scored against the rest of them. More references mean a higher value.
+    from the first to the last; each of these is compared with the rest of them. More references mean a higher value.
 
     Args:
         texts: at least two.
-        max_references: the most references that a text is scored against.
+        max_references: the most references that a text is compared with.
 
     Returns:
         a number in [0, 1]; 1 means that all texts are equal, so lower is more varied.

@@ -108,7 +108,7 @@ def check_scorer(
     same(everything, "asked again")
     same(everything[::-1], "with the rows in reverse order")
     for row in everything:
-        same(np.array([row]), "scored alone")
+        same(np.array([row]), "evaluated alone")
     if pickles:
         same(everything, "pickled and unpickled", pickle.loads(pickle.dumps(built)))
     if not built.per_token:

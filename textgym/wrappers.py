@@ -67,12 +67,12 @@ class VectorDiscreteContexts(VectorWrapper, RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[IntArray, dict[str, Any]]:
-        """As the vector env's; observations (N,) int64."""
+        """Reset the vector env; the observations are numbers of contexts, (N,) int64."""
         observations, info = self.env.reset(seed=seed, options=options)
         return self._indices(observations), info
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """As the vector env's; observations (N,) int64."""
+        """Step the vector env; the observations are numbers of contexts, (N,) int64."""
         observations, rewards, terminations, truncations, info = self.env.step(actions)
         if "final_obs" in info:
             info = {**info, "final_obs": np.full(self.num_envs, self.num_contexts)}

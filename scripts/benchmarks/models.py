@@ -177,7 +177,7 @@ def train(
     dtype: str = "float32",
     repeats: int = 8,
 ) -> Iterator[dict[str, Any]]:
-    """Tokens per second of whole training steps (a rollout, its scoring and one epoch), and of bare ones.
+    """Tokens per second of whole training steps (a rollout, its evaluation and one epoch), and of bare ones.
 
     A bare step is transformers' `generate` and a forward and backward pass on the same number of episodes, plus one
     forward pass where kl_coef asks for a reference.

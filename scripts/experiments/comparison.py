@@ -28,7 +28,7 @@ COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 
 
 def measured(record: dict[str, Any], measure: str) -> float:
-    """One of `MEASURES` of a finished run."""
+    """The value of one of `MEASURES` in the record of a finished run."""
     value = record["evaluation"][measure]
     return value["value"] if isinstance(value, dict) else value
 
@@ -110,7 +110,7 @@ class Comparison:
         ]
 
     def table(self) -> Table:
-        """For the terminal."""
+        """The table for the terminal."""
         table = Table(title=escape(self.caption), title_justify="left")
         table.add_column("agent", overflow="fold")
         for heading, _ in MEASURES.values():
@@ -120,7 +120,7 @@ class Comparison:
         return table
 
     def markdown(self) -> str:
-        """For a page."""
+        """The table as Markdown."""
         lines = [["agent", *(heading for heading, _ in MEASURES.values())], ["---", *["--:"] * len(MEASURES)]]
         lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells()]
         return f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -122,7 +122,7 @@ class Row:
     """Nats: what any policy pays for the same means of the features."""
 
     def cells(self, features: tuple[str, ...]) -> list[str]:
-        """The line, in words."""
+        """The cells of the line, as text."""
         e = self.evaluation
         means = [f"{100 * e.components[n].value:.1f} ± {100 * e.components[n].standard_error:.1f}" for n in features]
         kl = f"{e.kl_to_reference.value:.2f} ± {e.kl_to_reference.standard_error:.2f}"
@@ -131,7 +131,7 @@ class Row:
 
 
 def row(name: str, seed: int, minutes: float, evaluation: Evaluation, reference: Features) -> Row:
-    """With the least KL beside what was reached."""
+    """A row of the table, with the least KL of any policy that has the same means of the features."""
     achieved = {feature: estimate.value for feature, estimate in evaluation.components.items()}
     return Row(name, seed, minutes, evaluation, least_kl(achieved, reference))
 

@@ -139,7 +139,7 @@ def card(
     free: list[str],
     whole: list[str],
 ) -> str:
-    """MODEL_CARD.md."""
+    """The text of MODEL_CARD.md."""
     sizes = "\n".join(f"| {s} | {len(t)} | {sum(map(len, t))} | {len(heldout[s])} |" for s, t in corpus.items())
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
     shown = "\n".join(f"- {text}" for text in free[:10])

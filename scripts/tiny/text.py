@@ -39,7 +39,7 @@ def read_corpus(folder: Path) -> dict[str, list[str]]:
 
 
 def is_heldout(text: str, percent: int) -> bool:
-    """By a hash of the text, so that the split does not depend on the corpus around it."""
+    """Whether a text is held out: by its hash, so that the split does not depend on the corpus around it."""
     return int.from_bytes(hashlib.sha256(text.lower().encode()).digest()[:4], "big") % 100 < percent
 
 

@@ -135,7 +135,7 @@ def eos_left_out_of_log_pi(episodes):
 
 
 def padding_counted(episodes):
-    """Pads scored like tokens, which two models do not score alike."""
+    """Padding that has log-probabilities like tokens, and different ones under the two models."""
     return episodes.replace(
         log_probs=episodes.log_probs.masked_fill(~episodes.mask, -1.0),
         reference_log_probs=episodes.reference_log_probs.masked_fill(~episodes.mask, -2.0),

@@ -40,13 +40,13 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """x̄ ± t s / sqrt(n)."""
+        """The mean of n values with its interval, mean ± t s / sqrt(n), s being the values' standard deviation."""
         n = len(values)
         half_width = None if n < 2 else t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
         return cls(float(np.mean(values)), half_width)
 
     def text(self, format: str) -> str:
-        """`+0.713 ± 0.031`."""
+        """The interval as text, such as `+0.713 ± 0.031`; `format` is for each number."""
         is_zero = float(format.format(self.mean)) == 0
         mean = format.format(0.0 if is_zero else self.mean)  # never -0.00
         return mean if self.half_width is None else f"{mean} ± {format.format(self.half_width).lstrip('+')}"

@@ -69,7 +69,7 @@ class TokenTree:
 
     @property
     def num_outcomes(self) -> int:
-        """X = S + K^L."""
+        """The number of outcomes, X = S + K^L."""
         return self._offset(self.max_new_tokens + 1)
 
     @property

@@ -35,7 +35,7 @@ def check_decoding(model: PreTrainedModel, mdp: TextMDP) -> None:
                 plain = state_hidden(model, mdp, torch.from_numpy(rows).to(model.device))
             if not torch.allclose(hidden[live], plain[live], atol=2e-2 * float(plain.abs().max()), equal_nan=True):
                 raise ValueError(error)
-    except Exception as cause:  # whatever another architecture makes of our mask and cache
+    except Exception as cause:  # another architecture may do anything with our mask and cache
         name = repr(model.name_or_path or type(model).__name__)
         raise ValueError(
             f"the model {name} ({type(model).__name__}) cannot be decoded with a cache: {cause}"

@@ -142,7 +142,7 @@ def memory_advice(advice: str) -> Iterator[None]:
     """Turn an exhausted memory into an error that says what to lower."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises a plain one
+    except RuntimeError as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise torch.OutOfMemoryError(f"the batch does not fit into memory; {advice}") from error
         raise

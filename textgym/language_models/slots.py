@@ -46,7 +46,7 @@ class SlotCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated."""
+        """The number of bytes that are allocated."""
         stores = [store for layer in self.layers for store in (layer.keys, layer.values) if store is not None]
         return sum(store.nbytes for store in stores)
 
@@ -104,5 +104,5 @@ class SlotLayer(CacheLayerMixin):
         return 0 if self.cache.prefilling else self.cache.width - 1
 
     def get_max_length(self) -> int:
-        """Columns of a slot."""
+        """The number of columns that a slot has."""
         return self.cache.max_tokens

@@ -75,7 +75,7 @@ class LogPartition:
         return {name: torch.tensor(getattr(self, name)) for name in ("counts", "log_sums", "log_squares")}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of `tensors`.
+        """Take over what `tensors` returned.
 
         Raises:
             ValueError: they are of another number of prompts.
@@ -108,7 +108,7 @@ class WeightedSample:
 
     @property
     def log_p(self) -> torch.Tensor:
-        """Of the target, not normalised: log P, (n,)."""
+        """The log-probabilities log P under the target, which are not normalised, (n,)."""
         return self.log_a + self.log_weights
 
     def cpu(self) -> WeightedSample:

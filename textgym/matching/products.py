@@ -34,17 +34,17 @@ class Product(Target):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Those of all parts, each once."""
+        """The features of all parts, each named once."""
         return tuple(dict.fromkeys(name for t in self.targets for name in t.features))
 
     @property
     def has_zeros(self) -> bool:
-        """Whether any part has."""
+        """Whether any part has zeros."""
         return any(t.has_zeros for t in self.targets)
 
     @property
     def fitted(self) -> bool:
-        """Whether all parts are."""
+        """Whether all parts are fitted."""
         return all(t.fitted for t in self.targets)
 
     @property

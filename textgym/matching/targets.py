@@ -123,12 +123,12 @@ class Pointwise(Target):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The name of b."""
+        """The name of the feature b."""
         return (self.feature,)
 
     @property
     def has_zeros(self) -> bool:
-        """True without a floor."""
+        """Whether there may be zeros: only where there is no floor."""
         return self.floor == 0
 
     @property
@@ -199,7 +199,7 @@ class Distributional(Target):
         return spec if self.coefficients is None else spec | {"coefficients": dict(self.coefficients)}
 
     def log_weights(self, features: Features) -> torch.Tensor:
-        """<lambda, phi>, (n,).
+        """The log-weights <lambda, phi>, (n,).
 
         Raises:
             RuntimeError: the coefficients are not known yet.

@@ -49,5 +49,5 @@ def attribute(env: Any, name: str) -> Any:
 
 
 def has_attribute(env: Any, name: str) -> bool:
-    """Whether it has one."""
+    """Whether the env behind the wrappers has such an attribute."""
     return env.has_attr(name) if isinstance(env, VecEnv) else hasattr(env.unwrapped, name)

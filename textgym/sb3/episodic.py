@@ -173,7 +173,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
 
     @classmethod
     def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """Those of the given arguments that training changes: a resumed run takes them from its checkpoint."""
+        """The names of the given arguments that training changes; a resumed run takes these from its checkpoint."""
         return ()
 
     @staticmethod
@@ -212,7 +212,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         return True
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """As SB3's, but not below 0: a last rollout longer than asked for would reverse a falling learning rate."""
+        """SB3's progress, but not below 0, since a last rollout longer than asked for would reverse a falling rate."""
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         self._current_progress_remaining = max(0.0, self._current_progress_remaining)
 

@@ -21,7 +21,7 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
     """
 
     _iterations = 0
-    _pending: Progress | None = None  # of a checkpoint, until training goes on
+    _pending: Progress | None = None  # what a checkpoint held, until training goes on
     _rollout_start: Progress | None = None  # while episodes are sampled: where a checkpoint begins again
 
     def learn(  # type: ignore[override]

@@ -22,7 +22,7 @@ class Actor(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device on which it computes."""
 
     def reset(self) -> None:
         """Forget what was decoded: a rollout that begins depends on none before it, not even by rounding."""

@@ -53,7 +53,7 @@ class Episodes:
     returns: torch.Tensor
 
     def __len__(self) -> int:
-        """E."""
+        """The number of episodes, E."""
         return len(self.rows)
 
     @property

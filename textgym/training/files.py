@@ -31,7 +31,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # what a link leads to
     path.parent.mkdir(parents=True, exist_ok=True)
     new = temporary_name(path)
-    remove(new)  # of a process that was killed
+    remove(new)  # a process that was killed may have left it
     new.mkdir()
     try:
         yield new

@@ -43,7 +43,7 @@ PACKAGES = "torch", "transformers", "stable-baselines3", "gymnasium", "numpy"
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Of Python and the packages that a training depends on."""
+    """The versions of Python and of the packages that a training depends on."""
     return {"python": platform.python_version(), "textgym": version("textgym")} | {n: version(n) for n in PACKAGES}
 
 
@@ -147,7 +147,7 @@ class TrainingState(Progress, SavedState):
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """As `SavedState`'s; what `Progress` holds must be what was written, too."""
+        """What `SavedState.from_json` does, with the fields of `Progress` checked as well."""
         state = super().from_json(data)
         check_random_state(state.random_state)
         if not all(isinstance(one, list) and [type(x) for x in one] == [float, int] for one in state.last_episodes):
