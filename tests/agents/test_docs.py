@@ -1,22 +1,17 @@
 """The page docs/add_an_agent.md as typed: in a program of one's own, and in two places of TextGym."""
 
-import os
-import re
 import shlex
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import episodes_of
 from tests.helpers.agents import agent
+from tests.helpers.changes import Change, changed_copy
+from tests.helpers.docs import blocks, page, run_python
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "add_an_agent.md").read_text(encoding="utf-8")
-CLASS, TRAIN, ARGUMENTS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-(COMMAND,) = re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
+CLASS, TRAIN, ARGUMENTS = blocks(page("add_an_agent"))
+(COMMAND,) = blocks(page("add_an_agent"), "bash")
 
 
 @pytest.fixture
@@ -45,21 +40,15 @@ def test_it_learns_is_saved_and_refuses_as_the_page_says(best_of_group, tmp_path
     exec(compile(TRAIN + ARGUMENTS, "add_an_agent.md", "exec"), {"BestOfGroup": best_of_group})
 
 
+@pytest.mark.subprocess
 def test_two_places_of_textgym_make_it_a_command(tmp_path):
-    for folder in ("textgym", "agents", "scripts"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "agents" / "best_of_group.py").write_text(CLASS, encoding="utf-8")
-    package = tmp_path / "agents" / "__init__.py"
+    copy = changed_copy(tmp_path, [Change("python", "agents/best_of_group.py", CLASS)])
+    package = copy / "agents" / "__init__.py"
     text = package.read_text(encoding="utf-8").replace("__all__ = [", '__all__ = ["BestOfGroup", ')
     package.write_text("from agents.best_of_group import BestOfGroup\n" + text, encoding="utf-8")
     python, *arguments = shlex.split(COMMAND)
     assert python == "python"
+    assert "BestOfGroup on TextGen-v0" in run_python(arguments, copy, copy)
     code = "from scripts.agent_pages import CLASSES, table; print(table(CLASSES['BestOfGroup']))"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    outputs = []
-    for line in (arguments, ["-c", code]):
-        done = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        outputs.append(done.stdout)
-    assert "BestOfGroup on TextGen-v0" in outputs[0]
-    assert "| `keep` | `1` | an integer of at least 1 | how many episodes of each prompt" in outputs[1]
+    row = "| `keep` | `1` | an integer of at least 1 | how many episodes of each prompt"
+    assert row in run_python(["-c", code], copy, copy)

@@ -1,4 +1,4 @@
-"""The pages in docs/envs: current, true of their id, and leading somewhere."""
+"""The pages in docs/envs: current and true of their id."""
 
 import ast
 import dataclasses
@@ -13,6 +13,7 @@ import pytest
 from scripts.env_pages import CLASSES, NOTE, class_page, id_page, pretty, table_of_arguments
 from scripts.make_docs import ENVS
 from tests.conftest import ENV_IDS, SMOLLM2
+from tests.helpers.docs import blocks
 from textgym.envs import TextGenerationEnv, TextGenToyEnv
 from textgym.envs.task import make_task
 from textgym.scorers import Scorer, make_scorer
@@ -102,11 +103,11 @@ def test_the_arguments_of_a_page_make_the_same_env(env_id):
 
 @pytest.mark.parametrize("env_id", TASKS)
 def test_a_page_states_the_scorer_and_the_target_as_json(env_id):
-    (scorer,) = re.findall(r"```json\n(.*?)```", section(env_id, "Reward"), re.S)
+    (scorer,) = blocks(section(env_id, "Reward"), "json")
     names = make_scorer(json.loads(scorer)).component_names
     assert re.findall(r"`(\w+)` \(float\)", section(env_id, "Information")) == list(names)
     if TASKS[env_id].target is not None:
-        (target,) = re.findall(r"```json\n(.*?)```", section(env_id, "Features and target"), re.S)
+        (target,) = blocks(section(env_id, "Features and target"), "json")
         assert json.loads(target) == TASKS[env_id].target
 
 
@@ -119,24 +120,10 @@ def test_a_page_speaks_of_no_other_id(env_id):
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_the_code_of_a_page_runs(env_id):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES[env_id], re.S)
+    (code,) = blocks(PAGES[env_id])
     names = {}
     exec(compile(code, f"{env_id}.md", "exec"), names)
     assert names["env"].spec.id == names["vector_env"].spec.id == env_id and names["vector_env"].num_envs == 8
-
-
-@pytest.mark.parametrize("name", ["README", *TASKS])
-def test_links_lead_somewhere(name):
-    text = (ENVS / f"{name}.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)]+)\)", text)
-    assert links
-    for link in links:
-        file, _, anchor = link.partition("#")
-        page = (ENVS / file) if file else ENVS / f"{name}.md"
-        assert page.is_file(), link
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
-            assert anchor in [title.lower().replace(" ", "-") for title in titles], link
 
 
 def test_the_table_of_constraints_is_that_of_the_tasks():
