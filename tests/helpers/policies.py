@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from agents import REINFORCE
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from textgym.mdp import TextMDP, first_observation
 from textgym.sb3 import TokenPolicy
@@ -59,3 +60,19 @@ def plain_batch(made, model, rows, mdp=MDP):
 
 SMALL_ENV = partial(vector_env, 8, autoreset_mode="Disabled", num_generations=4)
 """A function that makes eight rows of two prompts."""
+
+
+def close(a, b, atol):
+    torch.testing.assert_close(a, b, atol=atol, rtol=0)
+
+
+def give_values(made):
+    """A value head that says something."""
+    torch.nn.init.normal_(made.token_model.value_net.weight, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def agent_of(model=None, n=16, seed=0, algorithm=REINFORCE, policy_kwargs=None, **kwargs):
+    env = vector_env(n, autoreset_mode="Disabled", num_generations=4, **kwargs)
+    model = small_llama() if model is None else model
+    return algorithm("TokenPolicy", env, model, seed=seed, device="cpu", policy_kwargs=policy_kwargs)
