@@ -126,6 +126,34 @@ def test_an_interrupt_cancels_the_function():
     assert cancelled.wait(timeout=10)
 
 
+@pytest.mark.parametrize("way", ["sys.exit()", "in a task of its own", "Ctrl-C", "stopping the loop"])
+def test_a_function_that_ends_the_program_or_the_loop_leaves_nobody_waiting(way):
+    script = f"""
+import asyncio, sys
+from tests.scorers.test_event_loop import FunctionScorer, LENGTHS, judged, rewards
+
+async def leave():
+    sys.exit("the judge is down")
+
+async def ends(completions):
+    if {way!r} == "sys.exit()":
+        await leave()
+    if {way!r} == "in a task of its own":
+        await asyncio.create_task(leave())
+    if {way!r} == "Ctrl-C":
+        raise KeyboardInterrupt("the judge is down")
+    asyncio.get_running_loop().stop()
+    return await judged(completions)
+
+try:
+    assert rewards(FunctionScorer(ends)) == LENGTHS and {way!r} == "stopping the loop"
+except (SystemExit, KeyboardInterrupt) as error:
+    assert str(error) == "the judge is down"
+assert rewards(FunctionScorer(judged)) == LENGTHS
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 def test_an_async_function_that_calls_an_async_scorer_is_told_so():
     inner = FunctionScorer(judged)
 

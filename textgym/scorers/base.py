@@ -212,7 +212,7 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
     """`raw` as (n,) float64, or a `ScorerError` that names the scorer, the row and its text."""
     try:
         array = _as_array(raw)
-    except (TypeError, ValueError) as error:  # ragged
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor without data
         raise ScorerError(f"scorer {name!r} returned {raw!r}; it must return one float per row") from error
     if array.shape != (len(generations),):
         got = f"shape {array.shape}" if array.ndim else repr(raw)
@@ -221,7 +221,7 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
         )
     values = array.astype(np.float64) if array.dtype.kind in "fiub" else np.empty(len(array))
     if array.dtype.kind not in "fiub":
-        for row, value in enumerate(array.tolist()):
+        for row, value in enumerate(map(_as_scalar, array.tolist())):
             if not isinstance(value, numbers.Real):
                 problem = f"{value!r} ({type(value).__name__}), not a finite float"
                 raise ScorerError(f"scorer {name!r} returned {problem}, {_where(generations, row)}")
@@ -255,6 +255,11 @@ def _as_numpy(value: Any) -> Any:
         return value
     tensor = value.detach().cpu()
     return tensor.numpy() if tensor.is_complex() else tensor.double().numpy()
+
+
+def _as_scalar(value: Any) -> Any:
+    """The number in an array or tensor of no dimension, which stands beside something else; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _as_float(value: Any) -> float:

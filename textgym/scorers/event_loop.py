@@ -9,6 +9,7 @@ of its own: what its parent's loop was using stays with the parent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import threading
@@ -45,9 +46,16 @@ def wait(awaitable: Awaitable[Any]) -> Any:
 def _loop_of_process(_pid: int) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
     """A running loop and its thread. A fork inherits the memory of this cache, but no threads; hence the process id."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="textgym-async-rewards", daemon=True)
+    thread = threading.Thread(target=_run, args=(loop,), name="textgym-async-rewards", daemon=True)
     thread.start()
     return loop, thread
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop for ever: a function that stops it, or exits (`sys.exit`), must not leave others waiting in vain."""
+    while not loop.is_closed():
+        with contextlib.suppress(BaseException):  # the thread that waits for the function gets it too
+            loop.run_forever()
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:
