@@ -221,7 +221,8 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
         )
     values = array.astype(np.float64) if array.dtype.kind in "fiub" else np.empty(len(array))
     if array.dtype.kind not in "fiub":
-        for row, value in enumerate(map(_as_scalar, array.tolist())):
+        given = raw if isinstance(raw, list | tuple) else array.tolist()  # numpy makes texts of all, where one is
+        for row, value in enumerate(map(_as_scalar, given)):
             if not isinstance(value, numbers.Real):
                 problem = f"{value!r} ({type(value).__name__}), not a finite float"
                 raise ScorerError(f"scorer {name!r} returned {problem}, {_where(generations, row)}")
