@@ -1,11 +1,15 @@
-"""All pages: their links, their Python, and what `docs/extend.md` counts."""
+"""All pages: their links, their Python, their commands, and what `docs/extend.md` counts."""
 
 import re
+import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
+import scripts.command_line
 from tests.helpers.changes import changed_copy, changes
 from tests.helpers.docs import ROOT, blocks, page, run_python
 
@@ -92,3 +96,28 @@ def test_files_that_a_page_names_exist(name):
     shown = {change.file for change in changes(PAGES[name])} | {"agents/best_of_group.py"}
     for path in re.findall(r"(?<![\w/.])(?:textgym|agents|scripts|tests)/[\w/]+\.py\b", PAGES[name]):
         assert Path(ROOT / path).is_file() or path in shown, f"{name} names {path}"
+
+
+def commands_of(name):
+    """The words of every `python scripts/...` that a page shows in a block of commands."""
+    for language in ("bash", "console", "sh"):
+        for block in blocks(PAGES[name], language):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["python"] and words[1:2] != ["-m"]:
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if any(commands_of(name))])
+def test_scripts_take_the_options_that_a_page_gives_them(name, monkeypatch):
+    parsed = []
+
+    def parse(main, arguments, description=None):
+        parsed.append(scripts.command_line.check_options(tyro.cli(arguments)))
+
+    monkeypatch.setattr(scripts.command_line, "run_script", parse)
+    commands = [command for command in commands_of(name) if "best-of-group" not in command]  # an agent of the page
+    for script, *words in commands:
+        monkeypatch.setattr("sys.argv", [script, *words])
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert len(parsed) == len(commands)
