@@ -2,18 +2,24 @@
 
 import math
 from decimal import Decimal, localcontext
+from typing import get_args
 
 import pytest
 import torch
 
 from tests.helpers.brute_force import FINITE_ON_ZEROS, INF, NAMES, direct
-from textgym.matching import make_divergence
+from textgym.matching import DivergenceName, make_divergence
+from textgym.matching.divergences import DIVERGENCES as rows
 
 HALF = Decimal("0.5")
 DIVERGENCES = [*NAMES, ("alpha", 0.5)]
 LOG_T = [-700.0, -350.5, -40.0, -3.0, -1.0, -0.1, -1e-3, -1e-9, 0.0, 1e-9, 1e-3, 0.1, 1.0, 3.0, 40.0, 350.5, 700.0]
 SLOPE_AT_ONE = {"forward_kl": -1.0, "reverse_kl": 1.0}
 """f'(1), 0 for the others."""
+
+
+def test_every_name_has_a_row_and_a_formula():
+    assert set(get_args(DivergenceName)) == {*rows, "alpha"} == {name for name, _ in NAMES}
 
 
 def amari(a):
