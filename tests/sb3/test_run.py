@@ -8,6 +8,7 @@ import gymnasium as gym
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents import PPO, REINFORCE, DistributionMatching
 from tests.conftest import CHARACTERS, count_tokens, small_llama
@@ -99,6 +100,34 @@ def test_a_training_that_ended_early_ends_as_one_that_did_not(tmp_path, whole, c
     sums, rows = result(tmp_path)
     assert rows == whole[cls][1] and sums == whole[cls][0]
     assert [row["time/iterations"] for row in rows] == [str(i + 1) for i in range(len(rows))]
+
+
+SGD = {"policy_kwargs": {"optimizer_class": torch.optim.SGD}}
+MOMENTUM = {"policy_kwargs": SGD["policy_kwargs"] | {"optimizer_kwargs": {"momentum": 0.9}}}
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "again"),
+    [
+        (PPO, {"lora": {"r": 2}, "policy_kwargs": {"value_function": "separate"}}, {}),
+        (DistributionMatching, {"proposal": "adaptive"}, {}),
+        (REINFORCE, {"dtype": "bfloat16"}, {}),
+        (REINFORCE, MOMENTUM, SGD),
+    ],
+    ids=["adapters", "a third model", "bfloat16", "momentum"],
+)
+def test_so_does_one_with(tmp_path, cls, kwargs, again):
+    train(tmp_path / "whole", cls, **kwargs)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", cls, callbacks=[At(42, fail(KeyboardInterrupt))], **kwargs)
+    train(tmp_path / "cut", cls, resume=True, **again)
+    assert result(tmp_path / "cut") == result(tmp_path / "whole")
+
+
+def test_so_does_one_on_single_envs_with_generators_of_their_own(tmp_path, monkeypatch):
+    single = lambda: gym.make("TextGen-v0", **CHARACTERS, scorer=count_tokens)  # noqa: E731
+    monkeypatch.setitem(globals(), "make_env", lambda scorer: DummyVecEnv([single] * 3))
+    test_so_does_one_with(tmp_path, REINFORCE, {"baseline": "none"}, {})
 
 
 def test_checkpoints_lie_between_rollouts_and_as_far_apart_as_asked(tmp_path, whole):

@@ -13,6 +13,7 @@ Deleting one checkpoint harms no other; writing into such a file in place would 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -51,7 +52,11 @@ def save_model(model: PreTrainedModel, directory: Path, hub_id: str | None = Non
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config = model.peft_config[ADAPTERS]
     config.base_model_name_or_path = hub_id
-    config.save_pretrained(str(directory))
+    written = copy.copy(config)
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # in an order that is the same in every process
+            setattr(written, name, sorted(value))
+    written.save_pretrained(str(directory))
     if hub_id is None:
         _save_base(model, directory)
 
