@@ -1,6 +1,7 @@
 """Prompt sources of every kind, the table, and an error for each way to get them wrong."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -86,6 +87,28 @@ def test_a_pinned_prompt_finds_its_row_and_columns():
     new = table.add("c")
     assert new == 2 and table.columns(np.array([1, 2])) == {"n": [2, None]}
     assert {int(i) for i in table.draw(np.random.default_rng(0), 100)} == {0, 1}  # pins are not drawn
+
+
+def test_a_pin_has_no_column_that_the_source_lacks():
+    table = PromptTable([{"prompt": "a", "n": 1, "answer": 2}], TOKENIZER, MDP)
+    assert table.columns([table.add({"prompt": "b", "n": 3})]) == {"n": [3], "answer": [None]}
+    with pytest.raises(ValueError, match=r"pinned prompt has the column 'anser', .* mean 'answer'.*\['n', 'answer'\]"):
+        table.add({"prompt": "b", "anser": 3})
+    with pytest.raises(ValueError, match="the pinned prompt has the column 'n', which the source's prompts do not"):
+        PromptTable(["a"], TOKENIZER, MDP).add({"prompt": "b", "n": 3})
+
+
+def test_the_columns_of_a_sampler_are_those_of_its_first_prompt_whatever_was_pinned_before():
+    table, rng = PromptTable(draw, TOKENIZER, MDP), np.random.default_rng(0)
+    bare, other = table.add("c"), table.add({"prompt": "c", "other": 5})
+    assert table.columns([bare, other]) == {"other": [None, 5]}  # the sampler has not said yet which there are
+    (drawn,) = table.draw(rng, 1)
+    assert table.columns([drawn, bare, other]) == {"level": [1, None, None]}
+    rows = iter([{"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}, {"prompt": "a", "m": 3}])
+    table = PromptTable(lambda rng: next(rows), TOKENIZER, MDP)
+    assert table.columns(table.draw(rng, 2)) == {"n": [1, 2]}
+    with pytest.raises(ValueError, match=r"the sampled prompt has columns \['m'\], the first one \['n'\]"):
+        table.draw(rng, 1)
 
 
 def test_the_number_of_prompts_is_the_sources():
@@ -195,6 +218,10 @@ def test_a_pin_keeps_the_id(source):
         ([{"role": "user", "content": "a"}], "a chat is a list of messages, and a source a list of chats"),
         ([{"prompt": "a", "completions": 1}], "column named 'completions'"),
         ([{"prompt": "a", "n": 1}, {"prompt": "b"}], r"prompt 1 has columns \[\], prompt 0 \['n'\]"),
+        ([{"prompt": "a", "n": 1}, {"prompt": "b", 1: 1}], "prompt 1 has the key 1; keys are texts"),
+        ([{"prompt": "a", "lock": threading.Lock()}], "prompt 0 has a value that cannot be copied: TypeError: .*lock"),
+        ({"a", "b"}, "cannot be a set"),
+        (b"ab", "cannot be a bytes"),
         ("tests.test_prompts:nothing", "has no 'nothing'"),
         ("no_such_module_here:x", "no module 'no_such_module_here'"),
         ("os:getcwd", "prompt source 'os:getcwd': <built-in function getcwd> is no prompt sampler, a function of a"),
@@ -214,6 +241,13 @@ def test_bad_files(tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "a"}) + "\n{oops\n")
     with pytest.raises(ValueError, match="line 2 of .*p.jsonl' is not JSON"):
         load_prompts(str(tmp_path / "p.jsonl"))
+    for value in ("[" * 100_000, '{"prompt": ' + "9" * 5000 + "}"):
+        (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a"}}\n{value}\n')
+        with pytest.raises(ValueError, match="line 2 of .*p.jsonl' is not JSON that can be read: "):
+            load_prompts(str(tmp_path / "p.jsonl"))
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder.txt' is a directory"):
+        load_prompts(tmp_path / "folder.txt")
     (tmp_path / "p.txt").write_text("a\n\nb\n")
     with pytest.raises(ValueError, match="line 2 .* is blank"):
         load_prompts(str(tmp_path / "p.txt"))
@@ -247,6 +281,14 @@ def test_byte_order_marks_and_other_encodings(tmp_path):
             load_prompts(tmp_path / "p.txt")
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_encodings_without_a_byte_order_mark(tmp_path, name, encoding):
+    (tmp_path / name).write_bytes('"one"\n"two"\n'.encode(encoding))  # bytes that are valid UTF-8
+    with pytest.raises(ValueError, match=f"{name}' holds the character U.0000, .*; save the file as UTF-8"):
+        load_prompts(tmp_path / name)
+
+
 def chat_table(template, *chats):
     pretrained = make_tokenizer("bytes").to_pretrained()
     pretrained.chat_template = template
@@ -276,7 +318,7 @@ def test_a_template_that_raises_names_the_prompt():
     good, bad = [{"role": "user", "content": "a"}], [{"role": "system", "content": "b"}]
     with pytest.raises(ValueError, match=r"prompt 1: the chat template refuses \[.*'b'.*TemplateError: users begin"):
         chat_table(template + "x", good, bad)
-    with pytest.raises(ValueError, match="the sampled or pinned prompt: the chat template refuses"):
+    with pytest.raises(ValueError, match="the pinned prompt: the chat template refuses"):
         chat_table(template + "x", good).add(bad)
 
 

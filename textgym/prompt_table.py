@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgym.importing import did_you_mean
 from textgym.mdp import IntArray, TextMDP
 from textgym.prompts import Messages, Prompt, copied, load_prompts, to_prompt
 from textgym.tokenizers import Tokenizer
@@ -73,8 +74,9 @@ class PromptTable:
         self._entries: dict[int, Entry] = {}  # by id: the source's, then the others, those met longest ago first
         self._alike: dict[bytes, list[int]] = {}  # ids by `_key`
         self._next_id = 0
-        self._columns: tuple[str, ...] | None = None  # of the first prompt
+        self._columns: tuple[str, ...] | None = None  # of the source's prompts; None until a sampler has given one
         for i, prompt in enumerate(loaded if isinstance(loaded, list) else ()):
+            self._columns = tuple(prompt.columns)
             self._append(self._encode(prompt, f"prompt {i}"))
         self._size = len(self._entries)
         self._release_at = self._size + 2 * KEPT
@@ -95,7 +97,7 @@ class PromptTable:
         """`count` prompt ids from the source, uniformly with replacement, (count,)."""
         if self._sampler is None:
             return rng.integers(self._size, size=count)
-        return np.array([self.add(self._sampler(rng)) for _ in range(count)], np.int64)
+        return np.array([self._add_sampled(self._sampler(rng)) for _ in range(count)], np.int64)
 
     def observations(self, prompt_ids: Any) -> Ids:
         """First observations of episodes, the prompt right-aligned and no completion: (...) -> (..., P + T) int32."""
@@ -134,16 +136,30 @@ class PromptTable:
         return {"prompt": copied(entry.prompt.content), **copied(dict(entry.prompt.columns))}
 
     def columns(self, prompt_ids: IntArray) -> dict[str, list[Any]]:
-        """The source's columns, a list per name; None for a pinned prompt that the source does not have."""
-        if not self._columns:
+        """The source's columns, a list per name; None where a pinned prompt was given without that column.
+
+        As long as a sampler has given no prompt, the columns that the pinned prompts have.
+        """
+        if self._columns == ():
             return {}
         prompts = [entry.prompt for entry in self.find(prompt_ids)]
-        return {name: [copied(prompt.columns.get(name)) for prompt in prompts] for name in self._columns}
+        names = self._columns or dict.fromkeys(name for prompt in prompts for name in prompt.columns)
+        return {name: [copied(prompt.columns.get(name)) for prompt in prompts] for name in names}
 
     def add(self, prompt: Any) -> int:
-        """The id of a prompt (text, chat or dict), appended if it is not in the table yet."""
-        where = "the sampled or pinned prompt"
-        return self._intern(self._encode(to_prompt(prompt, where), where))
+        """The id of a pinned prompt (text, chat or dict), appended if it is not in the table yet.
+
+        Raises:
+            ValueError: it is no prompt, or has a column that the source's prompts do not have.
+        """
+        where = "the pinned prompt"
+        pinned = to_prompt(prompt, where)
+        if self._columns is not None and (more := [name for name in pinned.columns if name not in self._columns]):
+            raise ValueError(
+                f"{where} has the column {more[0]!r}, which the source's prompts do not have"
+                f"{did_you_mean(more[0], self._columns)}; they have {list(self._columns)}"
+            )
+        return self._intern(self._encode(pinned, where))
 
     def add_ids(self, token_ids: Any) -> int:
         """`add` for token ids, a 1-D integer array; pads (V) are left out."""
@@ -178,6 +194,15 @@ class PromptTable:
         left = len(self._entries) - self._size  # more than `KEPT` where very many are in use
         self._release_at = self._size + 2 * max(KEPT, left)
 
+    def _add_sampled(self, prompt: Any) -> int:
+        where = "the sampled prompt"
+        sampled = to_prompt(prompt, where)
+        if self._columns is None:
+            self._columns = tuple(sampled.columns)
+        if set(sampled.columns) != set(self._columns):
+            raise ValueError(f"{where} has columns {sorted(sampled.columns)}, the first one {sorted(self._columns)}")
+        return self._intern(self._encode(sampled, where))
+
     def _intern(self, entry: Entry) -> int:
         alike = self._alike.get(_key(entry.token_ids), [])
         prompts, wanted = {i: self._entries[i].prompt for i in alike}, entry.prompt
@@ -195,8 +220,6 @@ class PromptTable:
         prompt_id, self._next_id = self._next_id, self._next_id + 1
         self._entries[prompt_id] = entry
         self._alike.setdefault(_key(entry.token_ids), []).append(prompt_id)
-        if self._columns is None:
-            self._columns = tuple(entry.prompt.columns)
         return prompt_id
 
     def _encode(self, prompt: Prompt, where: str) -> Entry:

@@ -11,7 +11,7 @@ import copy
 import inspect
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def to_prompt(row: Any, where: str) -> Prompt:
     """Read one row of a source; `where` names it in errors."""
     columns: dict[str, Any] = {}
     if isinstance(row, Mapping):
+        if wrong := [key for key in row if not isinstance(key, str)]:
+            raise ValueError(f"{where} has the key {wrong[0]!r}; keys are texts, the names of columns")
         if "prompt" not in row:
             hint = "; a chat is a list of messages, and a source a list of chats" if "role" in row else ""
             raise ValueError(f"{where} has no 'prompt' key, only {sorted(row)}{hint}")
@@ -86,7 +88,10 @@ def to_prompt(row: Any, where: str) -> Prompt:
     is_chat = isinstance(row, list) and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in row)
     if not isinstance(row, str) and not (is_chat and row):
         raise ValueError(f"{where} is {row!r}; a prompt is a text or a non-empty list of chat messages")
-    return Prompt(copied(row), copied(columns))
+    try:
+        return Prompt(copied(row), copied(columns))
+    except Exception as error:  # whatever a value's own class raises
+        raise ValueError(f"{where} has a value that cannot be copied: {type(error).__name__}: {error}") from error
 
 
 def load_prompts(source: Any) -> list[Prompt] | Sampler:
@@ -103,6 +108,7 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
         ValueError: none of these, no prompt at all, a malformed line (its number), rows whose columns differ, or a
             function that takes something else.
         FileNotFoundError: the file does not exist.
+        IsADirectoryError: it is a directory.
     """
     if isinstance(source, str | Path):
         if str(source) in BUILTIN:
@@ -119,7 +125,7 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
             raise ValueError(f"unknown prompt source {str(source)!r}; accepted are {ACCEPTED}")
     elif callable(source):
         return _checked_sampler(source)
-    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+    elif isinstance(source, Iterable) and not isinstance(source, Mapping | Set | bytes):  # a set has no lasting order
         rows = [to_prompt(row, f"prompt {i}") for i, row in enumerate(source)]
     else:
         raise ValueError(f"a prompt source cannot be a {type(source).__name__}; accepted are {ACCEPTED}")
@@ -146,6 +152,8 @@ def _checked_sampler(function: Callable[..., Any]) -> Sampler:
 
 def _read_file(path: Path) -> list[Prompt]:
     """Prompts of a `.txt` or `.jsonl` file."""
+    if path.is_dir():
+        raise IsADirectoryError(f"the prompt file {str(path)!r} is a directory")
     if not path.is_file():
         raise FileNotFoundError(f"the prompt file {str(path)!r} does not exist")
     rows = []
@@ -156,8 +164,8 @@ def _read_file(path: Path) -> list[Prompt]:
         if path.suffix == ".jsonl":
             try:
                 line = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where} is not JSON: {error}") from error
+            except (ValueError, RecursionError) as error:  # malformed, a number too long, or nested too deep
+                raise ValueError(f"{where} is not JSON that can be read: {error}") from error
         rows.append(to_prompt(line, where))
     return rows
 
@@ -174,4 +182,6 @@ def _lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         number = len(data[: error.start + 1].splitlines())  # of bytes: at the same three only
         raise ValueError(f"line {number} of {str(path)!r} is not UTF-8 ({error}); save the file as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(f"{str(path)!r} holds the character U+0000, as if it were UTF-16; save the file as UTF-8")
     return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
