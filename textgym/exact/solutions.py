@@ -52,9 +52,9 @@ def hard_optimal(tree: TokenTree, rewards: Any, gamma: float = 1.0) -> Solution:
 def soft_optimal(tree: TokenTree, reference_logits: Any, rewards: Any, beta: float) -> Solution:
     """The policy of the highest E_pi[r] - beta KL(pi || a), where a is the reference.
 
-    V(s) = beta log sum_a a(a|s) exp(Q(s,a) / beta) and pi(a|s) = a(a|s) exp((Q(s,a) - V(s)) / beta), which samples
-    outcomes from p(x) = a(x) exp(r(x) / beta) / Z; V of the start is beta log Z. What KL-penalised agents and soft
-    Q-learning must find.
+    Over tokens k, V(s) = beta log sum_k a(k|s) exp(Q(s,k) / beta) and pi(k|s) = a(k|s) exp((Q(s,k) - V(s)) / beta).
+    This policy samples outcomes from p(x) = a(x) exp(r(x) / beta) / Z, and V of the start is beta log Z. KL-penalised
+    agents and soft Q-learning must find it.
 
     Args:
         tree: contexts and outcomes.
