@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -94,6 +95,52 @@ def test_rows_that_end_in_every_token_of_a_small_vocabulary():
     expected = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits.item() for text in batch.texts]
     scorer = RewardModel(model, tokenizer=tokenizer, batch_size=500)
     np.testing.assert_allclose(scorer.evaluate(batch).rewards, expected, atol=1e-5)
+
+
+def reads_padding(name):
+    """Models that do so in spite of the mask: the last column, all columns, and those next to a token."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 36, "pad_token_id": 0, "num_labels": 1}
+    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {
+        "XLNet": lambda: transformers.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=32, **size),
+        "FNet": lambda: transformers.FNetConfig(hidden_size=16, num_hidden_layers=2, intermediate_size=32, **size),
+        "ConvBERT": lambda: transformers.ConvBertConfig(embedding_size=16, **size, **bert),
+    }[name]()
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("name", ["XLNet", "FNet", "ConvBERT"])
+@pytest.mark.parametrize("batch_size", [2, 32])
+def test_models_that_read_padding_are_given_none(name, batch_size):
+    model, (_, tokenizer) = reads_padding(name), encoder()
+    batch = make_generations(["the film", "a", "why so", "the farm", "b"], [" was good", "", "?", " was good", "c"])
+    with torch.no_grad():
+        expected = [model(torch.tensor([tokenizer(text)["input_ids"]])).logits.item() for text in batch.texts]
+    assert np.ptp(expected) > 0.01
+    scorer = RewardModel(model, tokenizer=tokenizer, batch_size=batch_size)
+    np.testing.assert_allclose(scorer.evaluate(batch).rewards, expected, atol=1e-5)
+    sizes = [len(rows) for rows in scorer._batches([7, 3, 7, 3, 3])]
+    assert sizes == ([2, 1, 2] if batch_size == 2 else [3, 2])
+
+
+def test_models_that_mask_padding_are_given_rows_of_all_lengths():
+    for model, tokenizer in (encoder(), (gpt2(), make_tokenizer(eos_token="<eos>"))):
+        scorer = RewardModel(model, tokenizer=tokenizer, batch_size=4)
+        assert [len(rows) for rows in scorer._batches([7, 3, 5, 4, 6])] == [4, 1]
+
+
+def test_positions_that_are_quantised():
+    """I-BERT's have weights, but no `num_embeddings`."""
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.IBertConfig(vocab_size=36, num_labels=1, max_position_embeddings=20, pad_token_id=1, **size)
+    model, (_, tokenizer) = transformers.IBertForSequenceClassification(config).eval(), encoder()
+    with pytest.raises(ScorerError, match="row 0 has 19 tokens, more than the 18 that the model reads"):
+        RewardModel(model, tokenizer=tokenizer).evaluate(make_generations(["the film was good"], [""]))
 
 
 def roberta():

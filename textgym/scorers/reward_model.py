@@ -1,13 +1,16 @@
 """Any transformers sequence-classification model as a scorer: reward models and classifiers alike.
 
 A row's value does not depend on the rows beside it: rows are padded on the right and masked, and a decoder-style model,
-which reads its value at the last token that is not padding, is never told that a row's last token is padding. The text
-is tokenised afresh by the reward model's own tokenizer. Left out: models that generate their verdict (write a
+which reads its value at the last token that is not padding, is never told that a row's last token is padding. Some
+models read padding all the same (XLNet pads on the left, FNet has no mask, ConvBERT's convolutions look past it); a
+trial when the scorer is built finds them, and their batches are rows of one length. The text is tokenised afresh by the
+reward model's own tokenizer. Left out: models that generate their verdict (write a
 function), and several devices.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +91,7 @@ class RewardModel(Scorer):
         self.batch_size = min(batch_size, embedded - 1)  # so that there is a token that ends none of a batch's rows
         self._pad_ids = _pad_ids(name, self.model.config, self.tokenizer, embedded, self.batch_size)
         self._limit = _longest_text(self.model, self.tokenizer)
-        self._logits([self.tokenizer("a")["input_ids"] or self._pad_ids[:1]])  # refuses what is no classifier
+        self._pads = self._ignores_padding(self.tokenizer("a")["input_ids"] or self._pad_ids[:1])
         self._label = _label_index(name, self.model.config, label)
 
     def score(self, generations: Generations) -> torch.Tensor:
@@ -100,12 +103,17 @@ class RewardModel(Scorer):
         import torch
 
         token_ids = self._encode(generations)
-        order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))  # similar lengths, little padding
         values = torch.empty(len(token_ids))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for batch in self._batches([len(ids) for ids in token_ids]):
             values[batch] = self._values(self._logits([token_ids[row] for row in batch]))
         return values
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Rows that go through the model together: of similar lengths, so that there is little padding, or of one."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        for _, group in itertools.groupby(order, key=lambda row: 0 if self._pads else lengths[row]):
+            rows = list(group)
+            yield from (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
 
     def _encode(self, generations: Generations) -> list[list[int]]:
         """Token ids of every row as the reward model reads it, never empty."""
@@ -150,6 +158,17 @@ class RewardModel(Scorer):
                 "no head for that"
             )
         return logits.float().cpu()
+
+    def _ignores_padding(self, ids: list[int]) -> bool:
+        """Whether a text has the same logits alone and padded beside a longer one. Refuses what is no classifier."""
+        import torch
+
+        alone, more = self._logits([ids]), min(8, self._limit - len(ids))
+        if more < 1 or self.batch_size == 1:  # there is no longer text, or nothing beside it
+            return True
+        padded = self._logits([ids, ids[:1] * more + ids])[:1]
+        tolerance = max(1e-3, 16 * torch.finfo(self.model.dtype).eps)  # that of the arithmetic
+        return bool((padded - alone).abs().max() <= tolerance * alone.abs().max())
 
     def _values(self, logits: torch.Tensor) -> torch.Tensor:
         """(n, labels) logits -> (n,) what is paid for them."""
@@ -232,5 +251,5 @@ def _longest_text(model: Any, tokenizer: Any) -> int:
     for path, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if path.endswith(".position_embeddings") and padding is not None:  # RoBERTa and its kin count from behind it
-            limits.append(module.num_embeddings - padding - 1)
+            limits.append(len(module.weight) - padding - 1)
     return min(limits)
