@@ -55,7 +55,7 @@ def train_in(folder: RunFolder, saving: RunCheckpoints, args: TrainArgs) -> Epis
     console.print(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}")
     stopped = train_run(agent, run.total_timesteps, saving, samples_every=run.samples_every, console=console)
     agent.logger.close()
-    console.print(f"{agent._n_updates} updates; {where(folder)}", soft_wrap=True)
+    console.print(f"{agent._n_updates} gradient steps; {where(folder)}", soft_wrap=True)
     if stopped is not None:
         console.print(f"stopped by {stopped.name}; go on with --resume")
         sys.exit(128 + stopped)

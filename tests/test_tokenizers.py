@@ -179,6 +179,32 @@ def test_a_generation_config_may_name_more_ends(tmp_path, written, expected):
     assert given.mdp.eos_token_ids == (3,) and loaded.mdp.eos_token_ids == (1,)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"eos_token_id": [2, 99]}', r"generation_config.json names the end ids \[2, 99\], but 99 is none .* 0 to 6"),
+        ('{"eos_token_id": -1}', r"names the end ids \[-1\], but -1 is none of .*eos_token_ids=\[...\]"),
+        ('{"eos_token_id": "</s>"}', "^eos_token_id in '.*generation_config.json' is '</s>'; it must be an integer, a"),
+        ('{"eos_token_id": 2.0}', "^eos_token_id in '.*generation_config.json' is 2.0"),
+        (
+            '{"eos_token_id": [2, null]}',
+            "^an eos_token_id in '.*generation_config.json' is None; it must be an integer",
+        ),
+        ("[2]", "generation_config.json' is no JSON object"),
+        ("{", "generation_config.json' is no JSON object"),
+    ],
+)
+def test_a_wrong_end_in_a_generation_config_names_the_file(tmp_path, text, message):
+    tokenizer_of("wordpiece").pretrained.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        gym.make("TextGen-v0", tokenizer=str(tmp_path))
+    if "none" in message:  # the way out that the message names
+        env = gym.make("TextGen-v0", tokenizer=str(tmp_path), prompts=["the film"], eos_token_ids=[2])
+        assert env.unwrapped.mdp.eos_token_ids == (2,)
+
+
 def test_without_a_generation_config_the_tokenizers_own_end_counts(tmp_path):
     tokenizer_of("wordpiece").pretrained.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

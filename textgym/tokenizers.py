@@ -45,7 +45,16 @@ class Tokenizer:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """All ids that end a text, the tokenizer's own first; () where there is none."""
+        """All ids that end a text, the tokenizer's own first; () where there is none.
+
+        Raises:
+            ValueError: the generation config names one that the tokenizer does not have.
+        """
+        if wrong := [i for i in self.more_eos_token_ids if not 0 <= i < self.vocab_size]:
+            raise ValueError(
+                f"the model's generation_config.json names the end ids {list(self.more_eos_token_ids)}, but {wrong[0]} "
+                f"is none of its tokenizer's, 0 to {self.vocab_size - 1}; name the right ones with eos_token_ids=[...]"
+            )
         own = () if self.eos_token_id is None else (self.eos_token_id,)
         return tuple(dict.fromkeys((*own, *self.more_eos_token_ids)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from textgym.arguments import check_argument
 from textgym.matching.targets import TARGETS, Distributional, Features, Target
 
 
@@ -26,6 +27,7 @@ class Product(Target):
 
     def __post_init__(self) -> None:
         """Make the parts, and check them."""
+        check_argument("targets", self.targets, list | tuple)
         made = [make_target(target) for target in self.targets]
         parts = tuple(part for t in made for part in (t.targets if isinstance(t, Product) else [t]))
         if not parts or sum(isinstance(part, Distributional) for part in parts) > 1:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from textgym.arguments import Finite, NonNegative, Positive, check_argument
 from textgym.matching.moments import newton
 
 Features = Mapping[str, torch.Tensor]
@@ -73,7 +74,7 @@ class RLHF(Target):
         feature: r.
 
     Raises:
-        ValueError: beta is not positive.
+        ValueError: beta is no positive number, or the feature no name.
     """
 
     beta: float
@@ -81,8 +82,8 @@ class RLHF(Target):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if not (self.beta > 0 and math.isfinite(self.beta)):
-            raise ValueError(f"beta is {self.beta}; it must be positive")
+        check_argument("beta", self.beta, Positive)
+        check_argument("feature", self.feature, str)
         object.__setattr__(self, "beta", float(self.beta))
 
     @property
@@ -109,7 +110,8 @@ class Pointwise(Target):
         floor: b is raised to it, so that the target has no zeros; 0 keeps them.
 
     Raises:
-        ValueError: a negative floor; in `log_weights`, a negative feature.
+        ValueError: a floor that is no number, or negative; a feature that is no name; in `log_weights`, a negative
+            feature.
     """
 
     feature: str = "reward"
@@ -117,8 +119,8 @@ class Pointwise(Target):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if not 0 <= self.floor < math.inf:
-            raise ValueError(f"floor is {self.floor}; it must be 0 or positive")
+        check_argument("floor", self.floor, NonNegative)
+        check_argument("feature", self.feature, str)
         object.__setattr__(self, "floor", float(self.floor))
 
     @property
@@ -157,7 +159,8 @@ class Distributional(Target):
         coefficients: lambda by name, where they are known; otherwise `fit` finds them. A read-only copy is kept.
 
     Raises:
-        ValueError: no mean, a mean that is not finite, coefficients of other features; and see `fit`.
+        ValueError: no mean, a mean or coefficient that is no finite number, coefficients of other features; and see
+            `fit`.
     """
 
     means: Mapping[str, float]
@@ -166,8 +169,13 @@ class Distributional(Target):
     def __post_init__(self) -> None:
         """Check the arguments."""
         means, coefficients = self.means, self.coefficients
-        if not means or not all(math.isfinite(mean) for mean in means.values()):
-            raise ValueError(f"means is {dict(means)}; it must give every feature a finite mean")
+        for what, given in (("means", means), ("coefficients", coefficients)):
+            if given is None and what == "coefficients":
+                continue
+            if not isinstance(given, Mapping) or not given or not all(isinstance(name, str) for name in given):
+                raise ValueError(f"{what} is {given!r}; it must give features, by their names, a finite number each")
+            for name, number in given.items():
+                check_argument(f"{what}[{name!r}]", number, Finite)
         if coefficients is not None and set(coefficients) != set(means):
             raise ValueError(f"coefficients are of {sorted(coefficients)}, means of {sorted(means)}")
         for name, numbers in (("means", means), ("coefficients", coefficients)):
