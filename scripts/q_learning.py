@@ -77,11 +77,8 @@ def main(args: Args) -> QLearning:
     def make_env(mode: str) -> gym.vector.VectorEnv[Any, Any, Any]:
         return gym.make_vec(args.env_id, num_envs=args.n_envs, autoreset_mode=mode, **env_arguments(args.env_kwargs))
 
-    agent = QLearning(
-        "TabularPolicy",
-        make_env("SameStep"),
-        **{name: getattr(args, name) for name in OF_THE_AGENT},
-    )
+    options = {name: getattr(args, name) for name in OF_THE_AGENT}
+    agent = QLearning("TabularPolicy", make_env("SameStep"), **options)
     agent.q_values(args.context)  # a text that is none fails now
     env = make_env("Disabled")
     _, states, actions = agent.policy.tables.shape

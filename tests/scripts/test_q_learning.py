@@ -76,6 +76,6 @@ def test_the_snippet_and_the_command_of_the_page(capsys):
 
 def test_defaults_of_the_page_are_those_of_the_code():
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.M)
-    assert len(rows) == 9
+    assert len(rows) == 12
     for argument, default in rows:
         assert arguments_of(QLearning)[argument].default == ast.literal_eval(default), argument
