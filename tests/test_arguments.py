@@ -36,15 +36,15 @@ NUMBERS = [math.nan, math.inf, -math.inf, True, False, "1", None, [1], np.bool_(
 @pytest.mark.parametrize(
     ("annotation", "right", "wrong", "words"),
     [
-        (Count, [1, 2, np.int64(3), 10**30], [0, -1, 1.0, 2.5, *NUMBERS], "an integer of at least 1"),
+        (Count, [1, 2, np.int64(3), 10**30, 10**400], [0, -1, 1.0, 2.5, *NUMBERS], "an integer of at least 1"),
         (Seed, [0, 2**32 - 1], [-1, 2**32, *NUMBERS], "an integer in [0, 4294967295]"),
-        (Positive, [1, 1e-300, np.float32(2)], [0, 0.0, -1, *NUMBERS], "positive"),
+        (Positive, [1, 1e-300, np.float32(2)], [0, 0.0, -1, 10**400, *NUMBERS], "positive"),
         (NonNegative, [0, 0.0, 1e300], [-1e-300, *NUMBERS], "at least 0"),
         (Probability, [0, 1, 0.5], [-1e-9, 1.0000001, *NUMBERS], "in [0, 1]"),
         (PositiveShare, [1, 1e-9], [0, 1.1, *NUMBERS], "in (0, 1]"),
         (PositiveOrInfinite, [1, math.inf], [0, -1, -math.inf, math.nan, True], "positive"),
         (Annotated[float, Range(2, above=True)], [2.5], [2, *NUMBERS], "above 2"),
-        (Finite, [-1e300, 0, 2.5], NUMBERS, "a finite number"),
+        (Finite, [-1e300, 0, 2.5], [10**400, -(10**400), *NUMBERS], "a finite number"),
         (Count | None, [None, 1], [0, math.nan], "an integer of at least 1, or None"),
         (Positive | Function | None, [None, 1, abs, lambda x: x], [0, "1"], "positive, a function, or None"),
         (Literal["a", "b"] | None, ["a", None], ["c", 0, ["a"]], "'a', 'b', or None"),

@@ -56,7 +56,7 @@ class Range(Condition):
 
     def holds(self, value: float) -> bool:
         """Whether it is in the range."""
-        if self.finite and math.isinf(value):
+        if self.finite and abs(value) == math.inf:
             return False
         return (self.least < value if self.above else self.least <= value) and value <= self.most
 
@@ -153,10 +153,18 @@ def accepts(annotation: Any, value: Any) -> bool:
     if annotation is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if annotation is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and _is_float(value)
     if origin is Callable:
         return callable(value)
     return isinstance(value, origin or annotation)
+
+
+def _is_float(value: numbers.Real) -> bool:
+    """Whether a number is a float; NaN is none, and neither is an integer beyond all of them."""
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def in_words(annotation: Any) -> str:

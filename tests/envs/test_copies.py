@@ -126,7 +126,8 @@ class Overwrites(Scorer):
 
     def score(self, generations):
         generations.observations[:], generations.lengths[:], generations.prompt_ids[:] = 0, 1, 0
-        return [0.0] * len(generations)
+        generations.rows[:], generations.ended[:] = 0, False
+        return [1.0] * len(generations)
 
 
 def test_what_a_scorer_does_to_its_arguments_reaches_nobody_else():
@@ -162,3 +163,4 @@ def test_a_scorer_that_writes_does_not_write_into_the_env():
     vector.reset(options={"prompts": ["ab", "a"]})
     rows, *_, info = vector.step([4, 3])
     assert rows[:, :4].tolist() == [[5, 0, 1, 4], [5, 5, 0, 3]] and info["prompt_id"].tolist() == [2, 1]
+    assert vector.step([4, 4])[1].tolist() == [0.0, 1.0]  # the second row's reward stays in its place

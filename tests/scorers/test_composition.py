@@ -74,6 +74,8 @@ def test_names_must_differ():
         (([Regex("a")], [True]), r"weights\[0\] is True; it must be a finite number"),
         (([Regex("a")], "2"), "weights is '2'; it must be a list"),
         (([Regex("a")], 2), "weights is 2; it must be a list"),
+        (([Regex("a")], b"2"), "weights is b'2'; it must be a list"),
+        (([Regex("a")], [10**400]), r"weights\[0\] is 10+; it must be a finite number"),
         (("sentiment",), "scorers is 'sentiment'; it must be a list"),
         (({"name": "sentiment"},), r"scorers is \{'name': 'sentiment'\}; it must be a list"),
     ],
@@ -87,6 +89,13 @@ def test_the_threshold_is_checked():
     for at in (float("nan"), float("-inf"), "x", "0.5", None, True):
         with pytest.raises(ValueError, match=f"scorer 'threshold': at is {at!r}; it must be a finite number"):
             Threshold(Regex("a"), at=at)
+
+
+@pytest.mark.parametrize("name", [3, True, ["a"], {}, b"sum"])
+def test_a_name_is_a_text(name):
+    for make in (lambda: WeightedSum(["sentiment"], name=name), lambda: Threshold("sentiment", 0.5, name=name)):
+        with pytest.raises(ValueError, match=r"the name of a \w+( sum)? is .*; it must be a text"):
+            make()
 
 
 def test_an_error_names_the_part():

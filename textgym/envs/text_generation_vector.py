@@ -192,7 +192,8 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         self, rewards: np.ndarray, ended: BoolArray, rows: IntArray, totals: dict[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
         """Ask the scorer about `rows`; add to `rewards` and `totals` in place, and return the rows' components."""
-        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], rows, self._lengths[rows], ended[rows])
+        given = rows.copy()  # a scorer may write into what it is given
+        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], given, self._lengths[rows], ended[rows])
         rewards[rows] = scores.rewards
         if self.render_mode is not None:
             self._returns[rows] += scores.rewards

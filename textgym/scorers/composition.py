@@ -29,11 +29,12 @@ class WeightedSum(Scorer):
         name: the scorer's name in errors.
 
     Raises:
-        ValueError: no part, another number of weights than of parts, a weight that is no finite number, or two
-            components of one name.
+        ValueError: no part, another number of weights than of parts, a weight that is no finite number, a name that
+            is no text, or two components of one name.
     """
 
     def __init__(self, scorers: Sequence[Any], weights: Sequence[float] | None = None, *, name: str = "weighted_sum"):
+        check_argument("the name of a weighted sum", name, str)
         self.name = name
         self.scorers = [make_scorer(scorer) for scorer in _items(name, "scorers", scorers)]
         self.weights = [1.0] * len(self.scorers) if weights is None else _items(name, "weights", weights)
@@ -77,11 +78,12 @@ class Threshold(Scorer):
         name: the component's name in `info`; by default `"<scorer's name>>=<at>"`, such as `"sentiment>=0.5"`.
 
     Raises:
-        ValueError: the threshold is no finite number, or `name` is a component of the scorer already.
+        ValueError: the threshold is no finite number, or `name` is no text or a component of the scorer already.
     """
 
     def __init__(self, scorer: Any, at: float, *, name: str | None = None):
         self.scorer = make_scorer(scorer)
+        check_argument("the name of a threshold", name, str | None)
         check_argument(f"scorer {'threshold' if name is None else name!r}: at", at, Finite)
         self.name = f"{self.scorer.name}>={at:g}" if name is None else name
         self.at = at
@@ -107,7 +109,7 @@ class Threshold(Scorer):
 
 def _items(name: str, argument: str, given: Iterable[Any]) -> list[Any]:
     """What was given as a list; a text or a dict could be taken for one of its letters or keys."""
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise ValueError(f"scorer {name!r}: {argument} is {given!r}; it must be a list")
     return list(given)
 
