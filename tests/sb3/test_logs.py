@@ -38,6 +38,21 @@ def test_rows_after_the_checkpoint_are_taken_back_and_others_stay_as_they_are(tm
     assert list(csv.DictReader(path.open())) == []
 
 
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (f"{STEP},a\nmany,1\n".encode(), "could not convert string to float: 'many'"),
+        (f"{STEP},a\n1,2\n1,2,3\n".encode(), "row 2 has more fields"),
+        (b"\xff\n", "can't decode byte 0xff"),
+    ],
+)
+def test_an_edited_log_is_refused_by_name_and_stays(tmp_path, edited, message):
+    (tmp_path / "progress.csv").write_bytes(edited)
+    with pytest.raises(ValueError, match=rf"progress.csv' is no log that can go on: .*{message}"):
+        CSVLog(tmp_path / "progress.csv", 10)
+    assert (tmp_path / "progress.csv").read_bytes() == edited
+
+
 def test_columns_come_in_the_order_of_the_log_in_every_process(tmp_path):
     code = (
         "import sys; from pathlib import Path; from textgym.sb3.logs import CSVLog\n"

@@ -1,6 +1,7 @@
 """The folder of a run: its lock, its checkpoints and what is refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,42 @@ def test_a_pointer_to_nowhere_is_an_error(tmp_path):
     (tmp_path / "checkpoint").symlink_to("checkpoints/7")
     with pytest.raises(FileNotFoundError, match=r"checkpoint' leads to '.*checkpoints/7', which is not there"):
         print(RunFolder(tmp_path).checkpoint)
+
+
+@pytest.mark.parametrize("way", ["no link", "a folder"])
+def test_a_copy_of_a_run_gets_its_link_again(tmp_path, way):
+    with open_run(tmp_path / "run", resume=False) as run:
+        for steps in (90, 500):
+            run.save(write, steps)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "run", copy)  # follows links
+    assert not (copy / "checkpoint").is_symlink()
+    if way == "no link":
+        shutil.rmtree(copy / "checkpoint")
+    else:
+        write(copy / "checkpoints" / "700")  # written whole, but not pointed to: the run was killed
+    with open_run(copy, resume=True) as run:
+        assert run.checkpoint == copy / "checkpoints" / "500" and (copy / "checkpoint").is_symlink()
+        run.save(write, 900)
+        assert run.num_timesteps == 900
+
+
+def test_a_pointer_to_what_is_no_checkpoint_is_an_error_that_deletes_nothing(tmp_path):
+    with open_run(tmp_path, resume=False) as run:
+        run.save(write, 90)
+        run.pointer.unlink()
+        write(run.pointer)
+    with open_run(tmp_path, resume=True) as run, pytest.raises(ValueError, match="none of the run's checkpoints"):
+        _ = run.num_timesteps
+    assert (tmp_path / "checkpoint" / "a").read_text() == "checkpoint"
+    assert (tmp_path / "checkpoints" / "90").is_dir()
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "run").write_text("")
+    for resume in (True, False):
+        with pytest.raises(NotADirectoryError, match="run' is a file"):
+            open_run(tmp_path / "run", resume).__enter__()
 
 
 def test_leftovers_go_at_the_next_start(tmp_path):

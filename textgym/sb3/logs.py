@@ -47,12 +47,18 @@ class CSVLog(KVWriter):
     Args:
         path: the file.
         steps: rows of more steps than this are left out, if the file is there.
+
+    Raises:
+        ValueError: the file is there, and is not what was written.
     """
 
     def __init__(self, path: Path, steps: int = 0):
         self.path = path
         self.columns: list[str] = []
-        rows = [row for row in self._read() if float(row.get(STEP) or "inf") <= steps] if path.exists() else []
+        try:
+            rows = [row for row in self._read() if float(row.get(STEP) or "inf") <= steps] if path.exists() else []
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{str(path)!r} is no log that can go on: {error}; mend it, or move it away") from error
         self._write_all(rows)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -77,7 +83,10 @@ class CSVLog(KVWriter):
         text = self.path.read_text(encoding="utf-8")
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         self.columns = list(reader.fieldnames or [])
-        return list(reader)
+        rows = list(reader)
+        if longer := [number for number, row in enumerate(rows, 1) if None in row]:
+            raise ValueError(f"row {longer[0]} has more fields than there are columns")
+        return rows
 
     def _write_all(self, rows: list[dict[str, str]]) -> None:
         """Replace the file, and open it to append."""

@@ -11,6 +11,7 @@ Left out: what is in a checkpoint (`textgym.training.state`) and who logs (`text
 
 from __future__ import annotations
 
+import filecmp
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,12 +48,15 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the folder of it is gone.
+            ValueError: what is there is none of the run's checkpoints.
         """
         if not os.path.lexists(self.pointer):
             return None
         target = follow(self.pointer)
         if not target.is_dir():
             raise FileNotFoundError(f"{str(self.pointer)!r} leads to {str(target)!r}, which is not there")
+        if not target.name.isdecimal():
+            raise ValueError(f"{str(self.pointer)!r} leads to {str(target)!r}, which is none of the run's checkpoints")
         return target
 
     @property
@@ -86,9 +90,24 @@ class RunFolder:
         """Checkpoints before the newest, the oldest first."""
         return [path for path in self._numbered() if int(path.name) < self.num_timesteps]
 
+    def mend_pointer(self) -> None:
+        """Point to a checkpoint again where a copy of the run has no link: none at all, or a folder in its place."""
+        numbered = self._numbered()
+        if self.pointer.is_dir() and not self.pointer.is_symlink():
+            numbered = [path for path in numbered if _same_files(path, self.pointer)]
+            if numbered:
+                remove(self.pointer)
+        if numbered and not os.path.lexists(self.pointer):
+            point(self.pointer, numbered[-1])
+
     def _numbered(self) -> list[Path]:
-        folders = (self.path / CHECKPOINTS).iterdir()
+        folders = (self.path / CHECKPOINTS).glob("*")
         return sorted((path for path in folders if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names = [path.name for path in one.iterdir() if path.is_file()]
+    return filecmp.cmpfiles(one, other, names, shallow=False)[0] == names
 
 
 @contextmanager
@@ -104,8 +123,11 @@ def open_run(path: Path, resume: bool, keep: int = 2) -> Iterator[RunFolder]:
         FileExistsError: a run is there, and `resume` is False.
         FileNotFoundError: none is there, and `resume` is True.
         BlockingIOError: another process holds the folder.
+        NotADirectoryError: it is a file.
     """
     run = RunFolder(path, keep)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{str(path)!r} is a file; a run needs a folder")
     if resume and not (path / LOCK).is_file():
         raise FileNotFoundError(f"there is no run in {str(path)!r} to go on with; leave out --resume to begin one")
     path.mkdir(parents=True, exist_ok=True)
@@ -116,6 +138,7 @@ def open_run(path: Path, resume: bool, keep: int = 2) -> Iterator[RunFolder]:
             raise FileExistsError(
                 f"{str(path)!r} holds a run; choose another --out, or go on with it (train.py --resume)"
             )
+        run.mend_pointer()
         yield run
 
 
