@@ -32,7 +32,7 @@ BF16 := --device cuda --dtype bfloat16
 gpu: $(STAMP)
 	$(BIN)/pytest -m gpu
 	mkdir -p runs
-	rm -f runs/gpu.jsonl
+	rm -rf runs/gpu.jsonl runs/smollm2-cuda
 	for model in tiny random-135m random-1.5b; do \
 		$(GPU) rollout --model $$model $(BF16) --num-envs 64 256 --repeats 3 >> runs/gpu.jsonl; \
 		$(GPU) update --model $$model $(BF16) --num-envs 64 256 >> runs/gpu.jsonl; \

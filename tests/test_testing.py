@@ -101,7 +101,7 @@ def test_check_scorer_finds_what_does_not_pickle():
         {"banned_tokens": [0]},
         {"scorer": {"name": "weighted_sum", "scorers": [{"name": "regex", "pattern": "ab"}, "sentiment"]}},
     ],
-    ids=str,
+    ids=["plain", "a token scorer", "min_new_tokens", "banned_tokens", "weighted_sum"],
 )
 def test_check_env(arguments):
     check_env(gym.make("TextGen-v0", **SMALL, **arguments))
