@@ -5,6 +5,7 @@ import inspect
 import math
 import pickle
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from textgym.arguments import (
     arguments_of,
     check_argument,
     in_words,
+    plain_numbers,
 )
 
 Function = Callable[[float], float]
@@ -44,7 +46,7 @@ NUMBERS = [math.nan, math.inf, -math.inf, True, False, "1", None, [1], np.bool_(
         (PositiveShare, [1, 1e-9], [0, 1.1, *NUMBERS], "in (0, 1]"),
         (PositiveOrInfinite, [1, math.inf], [0, -1, -math.inf, math.nan, True], "positive"),
         (Annotated[float, Range(2, above=True)], [2.5], [2, *NUMBERS], "above 2"),
-        (Finite, [-1e300, 0, 2.5], [10**400, -(10**400), *NUMBERS], "a finite number"),
+        (Finite, [-1e300, 0, 2.5, Fraction(1, 2)], [10**400, -(10**400), *NUMBERS], "a finite number"),
         (Count | None, [None, 1], [0, math.nan], "an integer of at least 1, or None"),
         (Positive | Function | None, [None, 1, abs, lambda x: x], [0, "1"], "positive, a function, or None"),
         (Literal["a", "b"] | None, ["a", None], ["c", 0, ["a"]], "'a', 'b', or None"),
@@ -147,6 +149,16 @@ def test_a_call_is_checked_before_anything_is_made_wherever_the_argument_is_decl
         Top("x", sizes=3)
     with pytest.raises(TypeError, match="place"):
         Top()
+
+
+def test_numbers_of_other_types_become_pythons_own():
+    made = Top("here", share=np.float32(0.5), size=Fraction(3, 2), hidden=np.int64(2))
+    assert [(type(v), v) for v in (made.share, made.size, made.hidden)] == [(float, 0.5), (float, 1.5), (int, 2)]
+    given = {"a": np.float32(0.25), "b": {"c": np.int8(-1)}, "d": True, "e": np.arange(2), "f": (np.int64(3),)}
+    made = plain_numbers(given)
+    assert type(made["a"]) is float and type(made["b"]["c"]) is int and made["d"] is True
+    assert all(made[name] is given[name] for name in "de") and type(made["f"][0]) is int
+    assert type(given["a"]) is np.float32
 
 
 def test_copies_and_pickles_are_made_without_a_call():

@@ -19,13 +19,13 @@ import inspect
 import math
 import numbers
 import re
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from textgym.importing import did_you_mean
 
@@ -167,6 +167,17 @@ def _is_float(value: numbers.Real) -> bool:
         return False
 
 
+def plain_numbers(value: Any) -> Any:
+    """Numbers of other types (numpy's, fractions), also in dicts and lists, as Python's; other values as they are."""
+    if type(value) is dict:
+        return {name: plain_numbers(one) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_numbers, value))
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
 def in_words(annotation: Any) -> str:
     """Which values an annotation accepts, such as "an integer of at least 1, or None"."""
     words = list(dict.fromkeys(_alternatives(annotation)))
@@ -219,20 +230,23 @@ def check_argument(name: str, value: Any, annotation: Any) -> None:
     raise ValueError(f"{name} is {value!r}; it must be {finite}{words}")
 
 
-class CheckedArguments:
+class CheckedCalls(ABCMeta):
+    """The metaclass of `CheckedArguments`: it sees the call of the outermost class; copies call none."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Check, and make the object from plain numbers, which JSON and every library understand."""
+        known = arguments_of(cls)
+        for name, value in (dict(zip(known, args, strict=False)) | kwargs).items():
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, known)}")
+            check_argument(name, value, known[name].annotation)
+        return super().__call__(*map(plain_numbers, args), **plain_numbers(kwargs))
+
+
+class CheckedArguments(metaclass=CheckedCalls):
     """A class whose constructor's annotations are checked, its bases' included, before anything is made.
 
     Raises:
         TypeError: there is no such argument.
         ValueError: an argument has a value that its annotation does not accept.
     """
-
-    # In __new__, because it sees the call of the outermost class; copies and pickles call it without arguments.
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Check, and make the object."""
-        known = arguments_of(cls)  # type: ignore[arg-type]  # classes are hashable
-        for name, value in (dict(zip(known, args, strict=False)) | kwargs).items():
-            if name not in known:
-                raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, known)}")
-            check_argument(name, value, known[name].annotation)
-        return super().__new__(cls)

@@ -17,6 +17,7 @@ import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from textgym.arguments import plain_numbers
 from textgym.language_models.adapters import remember_base, save_model
 from textgym.language_models.loader import hub_id, load_model, no_progress_bars
 from textgym.matching import Target
@@ -110,7 +111,8 @@ def env_spec(env: VecEnv) -> tuple[str | None, dict[str, Any] | None]:
         return None, None
     batch = ("num_envs", "vectorization_mode", "autoreset_mode", "num_generations", "render_mode")
     try:
-        return spec.id, json.loads(json.dumps({name: v for name, v in spec.kwargs.items() if name not in batch}))
+        kwargs = {name: v for name, v in spec.kwargs.items() if name not in batch}
+        return spec.id, json.loads(json.dumps(plain_numbers(kwargs)))
     except TypeError:
         return spec.id, None
 

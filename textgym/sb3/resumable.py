@@ -45,9 +45,13 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
             progress_bar: show one (tqdm and rich).
 
         Raises:
-            ValueError: `total_timesteps` is below 1, or what a rollout or an update raises.
+            ValueError: `total_timesteps` or `log_interval` is below 1, there is no env, or what a rollout or an
+                update raises.
         """
         check_argument("total_timesteps", total_timesteps, Count)
+        check_argument("log_interval", log_interval, Count | None)
+        if self.env is None:
+            raise ValueError("an algorithm without an env cannot learn; pass env= to load(), or call set_env")
         if self._rollout_start is not None:  # the last rollout was given up, by a callback or an error: sample it again
             self._pending, self._rollout_start = self._rollout_start, None
             count_on(self, self._pending)
@@ -55,7 +59,6 @@ class ResumableAlgorithm(OnPolicyAlgorithm):
         total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
         self._iterations = 0 if reset_num_timesteps else self._iterations
         callback.on_training_start(locals(), globals())
-        assert self.env is not None
         while self.num_timesteps < total and self.collect_rollouts(
             self.env, callback, self.rollout_buffer, self.n_steps
         ):

@@ -30,6 +30,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from textgym.arguments import plain_numbers
 from textgym.importing import did_you_mean
 from textgym.training.files import follow, whole_folder
 from textgym.training.random_state import check_random_state
@@ -198,7 +199,7 @@ def new_checkpoint(path: Any, state: SavedState, tensors: dict[str, torch.Tensor
 
 def write_json(file: Path, data: Any) -> None:
     """Write an object as JSON."""
-    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(plain_numbers(data), indent=1) + "\n", encoding="utf-8")
 
 
 def checksums(folder: Path) -> dict[str, str]:
