@@ -235,12 +235,16 @@ class CheckedCalls(ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check, and make the object from plain numbers, which JSON and every library understand."""
+        cls.check_call(*args, **kwargs)
+        return super().__call__(*map(plain_numbers, args), **plain_numbers(kwargs))
+
+    def check_call(cls, *args: Any, **kwargs: Any) -> None:
+        """Refuse what a call of the class would refuse of its arguments, and make nothing."""
         known = arguments_of(cls)
         for name, value in (dict(zip(known, args, strict=False)) | kwargs).items():
             if name not in known:
                 raise TypeError(f"{cls.__name__} has no argument {name!r}{did_you_mean(name, known)}")
             check_argument(name, value, known[name].annotation)
-        return super().__call__(*map(plain_numbers, args), **plain_numbers(kwargs))
 
 
 class CheckedArguments(metaclass=CheckedCalls):

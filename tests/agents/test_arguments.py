@@ -55,7 +55,7 @@ def test_a_value_outside_its_range_is_refused_by_name(cls):
     for name, argument in numbers_and_choices(cls):
         for value in wrong_values(argument.annotation):
             with pytest.raises(ValueError, match=f"^{name} is "):
-                cls.__new__(cls, **{name: value})
+                cls.check_call(**{name: value})
             checked += 1
     assert checked >= 6
 
@@ -65,7 +65,7 @@ def test_every_argument_has_a_type_and_a_sentence_and_its_default_is_accepted(cl
     for name, argument in arguments_of(cls).items():
         assert len(argument.help) >= 10 and argument.help.endswith((".", ")")), (cls, name, argument.help)
         if name not in FREE and argument.default is not inspect.Parameter.empty:
-            cls.__new__(cls, **{name: argument.default})
+            cls.check_call(**{name: argument.default})
 
 
 def test_numbers_have_ranges():
