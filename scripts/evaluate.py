@@ -29,6 +29,7 @@ class Args(ModelArgs):
     reference: str | None = None
     """What KL is measured to; by default the checkpoint's reference, or for a plain model itself (KL is then 0)."""
     episodes: Count = 256
+    """Fresh episodes to sample."""
     n_envs: Count | None = None
     """Episodes side by side; divides `episodes`. By default its largest divisor up to 64."""
     micro_batch_size: Count | None = None

@@ -35,7 +35,9 @@ class ModelArgs:
     trust: bool = False
     """Import the modules that the checkpoint's env names; otherwise they are refused unless repeated here."""
     seed: Seed = 0
+    """Seeds the prompts that are drawn and the tokens that are sampled."""
     device: str = "auto"
+    """Where the model runs: `auto` takes a GPU where there is one."""
 
 
 @dataclass

@@ -97,7 +97,7 @@ def test_a_device_that_is_not_there_is_refused():
         lambda **kwargs: agent(**kwargs),
         lambda **kwargs: QLearning("TabularPolicy", "FrozenLake-v1", **kwargs),
     ):
-        for device in ("cuda", "cuda:7", torch.device("cuda"), "gpu", 3):
+        for device in ("cuda", "cuda:7", torch.device("cuda"), "meta", "cpu:7", "gpu", 3):
             with pytest.raises(ValueError, match="^device is .*; it must be 'auto', 'cpu', or another device"):
                 made(device=device)
 

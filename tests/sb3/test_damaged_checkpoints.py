@@ -135,6 +135,8 @@ STATE_OF_NUMPY = ["MT19937", "00" * 4 * 624, 3, 0, 0.0]
         (lambda s: {"algorithm": "GRPO"}, "holds a GRPO, not a PPO"),
         (lambda s: {"optimizer": "SGD"}, "the checkpoint's optimizer is SGD"),
         (lambda s: {"arguments": without(s["arguments"], "gamma")}, "the argument 'gamma' is missing"),
+        (lambda s: {"arguments": without(s["arguments"], "policy_kwargs")}, "'policy_kwargs' must be an object"),
+        (lambda s: {"arguments": s["arguments"] | {"policy_kwargs": []}}, "'policy_kwargs' must be an object"),
         (lambda s: {"arguments": s["arguments"] | {"beta": 1}}, "the argument 'beta' is not one of PPO"),
         (lambda s: {"arguments": s["arguments"] | {"batch_size": -1}}, "batch_size is -1"),
         (lambda s: {"mdp": without(s["mdp"], "min_new_tokens")}, "the MDP's 'min_new_tokens' is missing"),

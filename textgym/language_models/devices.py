@@ -26,7 +26,8 @@ class Available(Condition):
             device = torch.device("cpu" if self.auto and value == "auto" else value)
         except (RuntimeError, TypeError):
             return False
-        return device.type != "cuda" or (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count())
+        backend = getattr(torch, device.type, None)  # torch.cpu, torch.cuda, torch.mps; "meta" has none
+        return backend is not None and (device.index or 0) < backend.device_count()
 
     def in_words(self) -> str:
         """The same on every machine, as the docs say it too."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
@@ -68,6 +68,14 @@ class AgentState(TrainingState):
     reference_kept: str
     optimizer: str
     param_groups: list[Any]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """As `TrainingState`'s; the arguments of the policy must be there, which scripts read too."""
+        state = super().from_json(data)
+        if not isinstance(state.arguments.get("policy_kwargs"), dict):
+            raise ValueError("the argument 'policy_kwargs' must be an object of a policy's arguments")
+        return state
 
 
 def read_agent_state(path: Any) -> AgentState:
