@@ -117,7 +117,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         if not self._running:
             raise ResetNeeded("the episode has ended (or none was started); call reset() before step()")
         try:
-            if isinstance(action, bool):
+            if action is True or action is False:
                 raise TypeError
             token = operator.index(action)
         except TypeError:
