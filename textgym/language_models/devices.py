@@ -26,7 +26,9 @@ class Available(Condition):
             device = torch.device("cpu" if self.auto and value == "auto" else value)
         except (RuntimeError, TypeError):
             return False
-        backend = getattr(torch, device.type, None)  # torch.cpu, torch.cuda, torch.mps; "meta" has none
+        if device.type == "meta":  # weights without data: a model may be put there, but nothing can be computed
+            return not self.auto
+        backend = getattr(torch, device.type, None)  # torch.cpu, torch.cuda, torch.mps
         return backend is not None and (device.index or 0) < backend.device_count()
 
     def in_words(self) -> str:
