@@ -1,5 +1,6 @@
 # make demo | check | test | test-slow | lint | benchmark: each installs what it needs into .venv first.
-# `check` is what fits between two edits, and trains no agent; `test` is everything but what takes minutes.
+# `check` is what fits between two edits: no tests of agents, scripts and textgym.sb3; `test` is everything but what
+# takes minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
