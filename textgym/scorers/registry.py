@@ -15,13 +15,18 @@ from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Scorer
 
 SCORERS = {
+    "bleu": "textgym.scorers.overlap:BLEU",
+    "chrf": "textgym.scorers.overlap:ChrF",
+    "exact_match": "textgym.scorers.answers:ExactMatch",
     "function": "textgym.scorers.functions:FunctionScorer",
     "keyword": "textgym.scorers.text:Keyword",
     "length": "textgym.scorers.text:Length",
     "log_prob": "textgym.scorers.log_prob:LogProb",
     "more_words": "textgym.scorers.text:MoreWords",
+    "numeric_match": "textgym.scorers.answers:NumericMatch",
     "regex": "textgym.scorers.text:Regex",
     "reward_model": "textgym.scorers.reward_model:RewardModel",
+    "rouge": "textgym.scorers.overlap:ROUGE",
     "sentiment": "textgym.scorers.sentiment:Sentiment",
     "threshold": "textgym.scorers.composition:Threshold",
     "token_counts": "textgym.scorers.text:TokenCounts",
