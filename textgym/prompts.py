@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from textgym.importing import import_string
+from textgym.prompt_sources import PROMPT_SOURCES, is_named, named_rows
 
 Messages = list[dict[str, str]]
 Sampler = Callable[[np.random.Generator], Any]
-BUILTIN = {"reviews": Path(__file__).parent / "assets" / "reviews.txt"}
 ACCEPTED = (
-    "a list of texts, chats or dicts with a 'prompt' key, a .txt or .jsonl file, 'module:attribute', "
-    f"a sampler function or one of {sorted(BUILTIN)}"
+    "a list of texts, chats or dicts with a 'prompt' key, a .txt or .jsonl file, 'module:attribute', a sampler "
+    f"function, or one of {sorted(PROMPT_SOURCES)} or a dict with such a 'name' and its arguments"
 )
 
 
@@ -100,9 +100,10 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
     Args:
         source: an iterable of texts, of chats (lists of `{"role", "content"}` messages) or of dicts whose `"prompt"` is
             one of these and whose other keys are columns, such as a `datasets.Dataset`; a `.txt` file (a prompt per
-            line) or a `.jsonl` file (a dict per line), both in UTF-8; `"reviews"`, the built-in movie-review openings;
-            an import string `"module:attribute"` of any of these; or a function of a `numpy.random.Generator` that
-            returns one prompt. Where a chat ends with the assistant's message, the completion goes on with it.
+            line) or a `.jsonl` file (a dict per line), both in UTF-8; a name of `PROMPT_SOURCES`, such as `"reviews"`,
+            or a dict of the name and arguments, such as `{"name": "reviews", "split": "test"}`; an import string
+            `"module:attribute"` of any of these; or a function of a `numpy.random.Generator` that returns one prompt.
+            Where a chat ends with the assistant's message, the completion goes on with it.
 
     Raises:
         ValueError: none of these, no prompt at all, a malformed line (its number), rows whose columns differ, or a
@@ -110,10 +111,10 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
         FileNotFoundError: the file does not exist.
         IsADirectoryError: it is a directory.
     """
-    if isinstance(source, str | Path):
-        if str(source) in BUILTIN:
-            rows = _read_file(BUILTIN[str(source)])
-        elif Path(source).suffix in (".txt", ".jsonl"):
+    if is_named(source):
+        rows = [to_prompt(row, f"prompt {i}") for i, row in enumerate(named_rows(source))]
+    elif isinstance(source, str | Path):
+        if Path(source).suffix in (".txt", ".jsonl"):
             rows = _read_file(Path(source))
         elif ":" in str(source):
             found = import_string(str(source), what="prompt source")

@@ -12,6 +12,7 @@ import numpy as np
 from textgym.arguments import accepts, check_argument
 from textgym.importing import did_you_mean
 from textgym.mdp import BoolArray, IntArray, TextMDP
+from textgym.prompt_sources import with_arguments
 from textgym.prompt_table import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.tokenizers import Tokenizer, make_tokenizer
@@ -60,6 +61,8 @@ def make_task(
     allowed_tokens: Sequence[int] | None = None,
     eos_token_ids: Sequence[int] | None = None,
     truncate_prompts: bool = False,
+    level: int | None = None,
+    split: str | None = None,
 ) -> TextTask:
     """Build a task; the arguments are those of the envs, see `TextGenerationEnv`."""
     sizes = {
@@ -84,7 +87,8 @@ def make_task(
         **{name: int(size) for name, size in sizes.items()},
     )
     built_scorer = make_scorer(scorer)
-    return TextTask(mdp, text_tokenizer, PromptTable(prompts, text_tokenizer, mdp, truncate_prompts), built_scorer)
+    source = with_arguments(prompts, level=level, split=split)
+    return TextTask(mdp, text_tokenizer, PromptTable(source, text_tokenizer, mdp, truncate_prompts), built_scorer)
 
 
 def token_ids(name: str, given: Any) -> tuple[int, ...]:

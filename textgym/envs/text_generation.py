@@ -56,7 +56,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     | argument | default | meaning |
     |---|---|---|
     | `tokenizer` | `"tiny"` | `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab"}`, a directory or hub id, or a transformers fast tokenizer |
-    | `prompts` | `"reviews"` | a list of texts, chats or dicts (`"prompt"` and columns), a `.txt` or `.jsonl` file, `"module:attribute"`, any iterable of these (a `datasets.Dataset`), or a function of a `numpy.random.Generator` |
+    | `prompts` | `"reviews"` | a list of texts, chats or dicts (`"prompt"` and columns), a `.txt` or `.jsonl` file, `"module:attribute"`, any iterable of these (a `datasets.Dataset`), a function of a `numpy.random.Generator`, or a prompt source by name, also with arguments: `{"name": "reviews", "split": "test"}` |
     | `scorer` | `"sentiment"` | a name, a dict, `"module:function"`, a function or a `textgym.Scorer` |
     | `max_prompt_tokens` | `16` | P, columns of the observation for the prompt |
     | `max_new_tokens` | `32` | T, the most tokens that a completion can have |
@@ -65,6 +65,8 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     | `allowed_tokens` | `None` | if given, the only ids allowed |
     | `eos_token_ids` | `None` | ids that end a text; by default the tokenizer's EOS and, where the tokenizer is named by a directory or hub id, those of the model's `generation_config.json` (of a loaded tokenizer they cannot be known) |
     | `truncate_prompts` | `False` | keep the last P tokens of longer prompts, instead of raising |
+    | `level` | `None` | how hard the prompts are; None is what their source starts from, and prompts without levels refuse any other |
+    | `split` | `None` | `"train"`, or `"test"` for prompts that training has not seen; None is what their source starts from, and prompts without parts refuse any other |
     | `render_mode` | `None` | `"ansi"` (`render()` returns text) or `"human"` (writes to the terminal as it goes; needs rich) |
 
     `gym.make_vec` gives the vector env, which adds `autoreset_mode` and `num_generations`.

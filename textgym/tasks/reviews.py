@@ -1,6 +1,24 @@
 """Movie reviews that are to end well: the default task."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from textgym.splits import Split, in_split
 from textgym.tasks.base import Task
+
+OPENINGS = Path(__file__).parent.parent / "assets" / "reviews.txt"
+
+
+def prompts(split: Split | None = None) -> list[str]:
+    """The openings of movie reviews.
+
+    Args:
+        split: None for all of them, which training and evaluation then share; `"train"` and `"test"` for two parts.
+    """
+    openings = OPENINGS.read_text(encoding="utf-8").splitlines()
+    return openings if split is None else [text for text in openings if in_split(text, split)]
+
 
 TASKS = [
     Task(

@@ -1,0 +1,83 @@
+"""Prompt sources that have a name and take arguments: prompts that the package brings, or makes from a seed.
+
+A new source is a function that returns rows of prompts, and a row of `PROMPT_SOURCES`. Its annotations say which values
+its arguments accept. The argument that it cannot do without, if there is one, may stand behind a colon: `"name:value"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from textgym.arguments import check_argument, plain_numbers
+from textgym.importing import did_you_mean
+
+PROMPT_SOURCES = {
+    "reviews": "textgym.tasks.reviews:prompts",
+}
+"""Name -> function, as an import string, so that naming a source imports no other one."""
+
+
+def is_named(source: Any) -> bool:
+    """Whether a prompt source is one of `PROMPT_SOURCES` by name, or a dict that has a name at all."""
+    if isinstance(source, Mapping):
+        return "name" in source
+    return isinstance(source, str) and source.partition(":")[0] in PROMPT_SOURCES
+
+
+def with_arguments(source: Any, **arguments: Any) -> Any:
+    """A prompt source with further arguments; those that are None are left out.
+
+    Raises:
+        ValueError: the source is none that has a name, or has such an argument already.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if not given:
+        return source
+    name, value = next(iter(given.items()))
+    if not is_named(source):
+        raise ValueError(
+            f"{name} is {value!r}, but these prompts have no {name}: only those of a prompt source with a name do, one "
+            f"of {sorted(PROMPT_SOURCES)}"
+        )
+    spec = dict(source) if isinstance(source, Mapping) else {"name": source}
+    if twice := sorted(set(spec) & set(given)):
+        raise ValueError(f"{twice[0]} is given twice, as an argument of the env and in prompts={source!r}")
+    return spec | given
+
+
+def named_rows(source: Any) -> Any:
+    """The rows of a prompt source by name: `"reviews"`, `"name:value"` or `{"name": "reviews", "split": "test"}`.
+
+    Raises:
+        ValueError: there is no such source, or it does not take what it is given.
+    """
+    kwargs = dict(source) if isinstance(source, Mapping) else {"name": source}
+    full = kwargs.pop("name")
+    name, colon, value = full.partition(":") if isinstance(full, str) else (full, "", "")
+    if name not in PROMPT_SOURCES:
+        hint = did_you_mean(name, PROMPT_SOURCES) if isinstance(name, str) else ""
+        raise ValueError(f"unknown prompt source {full!r}{hint or ';'} those with a name are {sorted(PROMPT_SOURCES)}")
+    module, _, attribute = PROMPT_SOURCES[name].partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    parameters = inspect.signature(function).parameters
+    needed = [p for p, parameter in parameters.items() if parameter.default is parameter.empty]
+    if colon:
+        if not needed or needed[0] in kwargs:
+            why = f"takes {needed[0]!r} once" if needed else f"takes nothing behind a colon, but {list(parameters)}"
+            raise ValueError(f"prompt source {full!r}: {name!r} {why}")
+        kwargs[needed[0]] = value
+    hints = get_type_hints(function, include_extras=True)
+    for argument, given in kwargs.items():
+        if argument not in parameters:
+            hint = did_you_mean(str(argument), parameters) or ";"
+            raise ValueError(
+                f"prompt source {name!r} takes no argument {argument!r}{hint} accepted are {list(parameters)}"
+            )
+        kwargs[argument] = plain_numbers(given)
+        check_argument(f"prompt source {name!r}: {argument}", kwargs[argument], hints.get(argument, Any))
+    if missing := [p for p in needed if p not in kwargs]:
+        raise ValueError(f"prompt source {name!r} needs {missing[0]!r}: write {name + ':...'!r}, or a dict that has it")
+    return function(**kwargs)
