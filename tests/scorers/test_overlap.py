@@ -7,7 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU as SacreBLEU
 
 from textgym.scorers import BLEU, ROUGE, ChrF, ScorerError, make_scorer
-from textgym.scorers.overlap import word_tokenizer
+from textgym.scorers.words import word_tokenizer
 from textgym.testing import check_scorer, make_generations
 
 

@@ -50,12 +50,18 @@ def test_what_is_not_exported():
         _ = textgym.scorers.Keywords
 
 
+HEAVY = (
+    *("torch", "transformers", "peft", "vaderSentiment", "sacrebleu", "rouge_score", "nltk", "textstat", "jsonschema"),
+    "textgym.language_models",
+)
+
+
 def modules_after(code):
     """Which modules of ours, and which heavy ones, a fresh interpreter has imported after some code."""
     report = f"""
 import sys
 {code}
-heavy = "torch", "transformers", "peft", "vaderSentiment", "sacrebleu", "rouge_score", "textgym.language_models"
+heavy = {HEAVY}
 print(*(name for name in sys.modules if name.startswith("textgym.scorers.") or name in heavy))
 """
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ class WeightedSum(Scorer):
             raise ValueError(f"scorer {name!r} has {len(self.scorers)} parts, but {len(self.weights)} weights")
         for index, weight in enumerate(self.weights):
             check_argument(f"scorer {name!r}: weights[{index}]", weight, Finite)
-        _refuse_duplicates(name, self.component_names)
+        refuse_duplicates(name, self.component_names)
         self.per_token = any(scorer.per_token for scorer in self.scorers)
 
     @property
@@ -87,7 +87,7 @@ class Threshold(Scorer):
         check_argument(f"scorer {'threshold' if name is None else name!r}: at", at, Finite)
         self.name = f"{self.scorer.name}>={at:g}" if name is None else name
         self.at = at
-        _refuse_duplicates(self.name, self.component_names)
+        refuse_duplicates(self.name, self.component_names)
         self.per_token = self.scorer.per_token
 
     @property
@@ -114,7 +114,8 @@ def _items(name: str, argument: str, given: Iterable[Any]) -> list[Any]:
     return list(given)
 
 
-def _refuse_duplicates(name: str, components: Sequence[str]) -> None:
+def refuse_duplicates(name: str, components: Sequence[str]) -> None:
+    """Refuse, with a ValueError, that two components of a scorer have one name."""
     if twice := [component for component, count in Counter(components).items() if count > 1]:
         raise ValueError(
             f"scorer {name!r} has two components named {twice[0]!r}; rename one with name=... "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from textgym.arguments import Count, check_argument
-from textgym.importing import did_you_mean, import_string, require
+from textgym.importing import require
 from textgym.scorers.base import Generations, Scorer, errors_of
 from textgym.scorers.references import references_of
+from textgym.scorers.words import Tokenizer, word_tokenizer
 
 
 class BLEU(Scorer):
@@ -20,8 +20,8 @@ class BLEU(Scorer):
 
     Args:
         column: the prompts' column with the reference, a text or a list of texts.
-        tokenizer: what the words are; see `word_tokenizer`. "13a" suits languages with spaces between words; it makes
-            one word of a whole Chinese sentence, for which "zh" or "char" is right.
+        tokenizer: what the words are; see `textgym.scorers.words.word_tokenizer`. "13a" suits languages with spaces
+            between words; it makes one word of a whole Chinese sentence, for which "zh" or "char" is right.
         max_order: the longest n-grams.
         case_sensitive: whether "Good" and "good" differ.
         name: the component's name in `info`.
@@ -43,7 +43,7 @@ class BLEU(Scorer):
         self,
         column: str = "reference",
         *,
-        tokenizer: str | Callable[[str], list[str]] = "13a",
+        tokenizer: Tokenizer = "13a",
         max_order: Count = 4,
         case_sensitive: bool = True,
         name: str = "bleu",
@@ -121,8 +121,9 @@ class ROUGE(Scorer):
         column: the prompts' column with the reference, a text or a list of texts.
         variant: `"rouge1"` compares words, `"rouge2"` pairs of neighbouring words, `"rougeL"` the longest common
             subsequence of words.
-        tokenizer: what the words are; see `word_tokenizer`. "rouge" keeps lower-cased runs of a-z and 0-9 only, so two
-            equal Chinese texts score 0 and "café" is "caf"; "zh", "intl" or "char" suit other scripts.
+        tokenizer: what the words are; see `textgym.scorers.words.word_tokenizer`. "rouge" keeps lower-cased runs of a-z
+            and 0-9 only, so two equal Chinese texts score 0 and "café" is "caf"; "words", "zh" or "char" suit other
+            scripts.
         name: the component's name in `info`.
 
     Range: [0, 1]; 1 is best. A completion or a reference without any word gives 0.
@@ -143,7 +144,7 @@ class ROUGE(Scorer):
         column: str = "reference",
         *,
         variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL",
-        tokenizer: str | Callable[[str], list[str]] = "rouge",
+        tokenizer: Tokenizer = "rouge",
         name: str = "rouge",
     ):
         check_argument(f"scorer {name!r}: column", column, str)
@@ -160,66 +161,6 @@ class ROUGE(Scorer):
         """(n,) F-scores."""
         pairs = zip(generations.completions, references_of(generations, self.column), strict=True)
         return [self._rouge.score_multi(known, text)[self.variant].fmeasure for text, known in pairs]
-
-
-def word_tokenizer(tokenizer: str | Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """What splits a text into the words that are compared.
-
-    Args:
-        tokenizer: a name, an import string of a function from a text to a list of texts, or such a function. Names are
-            sacrebleu's: "13a" (the one of WMT), "intl" (splits off the punctuation of all scripts), "zh" (each Chinese
-            character is a word), "char", "none" (words are what white space separates), "ja-mecab" and "ko-mecab"
-            (which need packages of their own), "flores200", "flores101" and "spm" (which need sentencepiece and
-            download a model); and "rouge", which is rouge-score's.
-
-    Raises:
-        ImportError: a package is missing.
-        ValueError: there is no such tokenizer, or what it names is no function.
-    """
-    if callable(tokenizer):
-        return _Checked(tokenizer)
-    check_argument("tokenizer", tokenizer, str | Callable[[str], list[str]])
-    if ":" in tokenizer:
-        found = import_string(tokenizer, what="tokenizer")
-        if not callable(found):
-            raise ValueError(f"tokenizer {tokenizer!r} is {found!r}; it must be a function from a text to its words")
-        return _Checked(found)
-    if tokenizer == "rouge":
-        require("rouge_score", "overlap")
-        from rouge_score.tokenizers import DefaultTokenizer
-
-        return DefaultTokenizer(use_stemmer=False).tokenize
-    bleu = require("sacrebleu", "overlap").BLEU
-    names = sorted({*bleu.TOKENIZERS, "rouge"})
-    if tokenizer not in names:
-        raise ValueError(
-            f"tokenizer is {tokenizer!r}; accepted are {names}, an import string 'module:function' and a function"
-            f"{did_you_mean(tokenizer, names)}"
-        )
-    return _Split(bleu(tokenize=tokenizer).tokenizer)
-
-
-class _Checked:
-    """A user's tokenizer; a text instead of a list would be taken for the list of its letters."""
-
-    def __init__(self, words: Callable[[str], list[str]]):
-        self._words = words
-
-    def __call__(self, text: str) -> list[str]:
-        words = self._words(text)
-        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"the tokenizer made {words!r} of {text!r}; it must make a list of texts")
-        return list(words)
-
-
-class _Split:
-    """A tokenizer of sacrebleu's, which puts spaces between words, as one that gives a list of them."""
-
-    def __init__(self, spaced: Callable[[str], str]):
-        self._spaced = spaced
-
-    def __call__(self, text: str) -> list[str]:
-        return self._spaced(text.rstrip()).split()
 
 
 def _share(metric: Any, text: str, references: list[str]) -> float:

@@ -17,20 +17,28 @@ from textgym.scorers.base import Scorer
 SCORERS = {
     "bleu": "textgym.scorers.overlap:BLEU",
     "chrf": "textgym.scorers.overlap:ChrF",
+    "compiles": "textgym.scorers.formats:Compiles",
+    "cosine_length": "textgym.scorers.lengths:CosineLength",
     "exact_match": "textgym.scorers.answers:ExactMatch",
     "function": "textgym.scorers.functions:FunctionScorer",
+    "json": "textgym.scorers.formats:ValidJSON",
     "keyword": "textgym.scorers.text:Keyword",
     "length": "textgym.scorers.text:Length",
     "log_prob": "textgym.scorers.log_prob:LogProb",
     "more_words": "textgym.scorers.text:MoreWords",
     "numeric_match": "textgym.scorers.answers:NumericMatch",
+    "overlong": "textgym.scorers.lengths:Overlong",
+    "readability": "textgym.scorers.readability:Readability",
     "regex": "textgym.scorers.text:Regex",
+    "repetition": "textgym.scorers.repetition:Repetition",
     "reward_model": "textgym.scorers.reward_model:RewardModel",
     "rouge": "textgym.scorers.overlap:ROUGE",
     "sentiment": "textgym.scorers.sentiment:Sentiment",
+    "tags": "textgym.scorers.formats:Tags",
     "threshold": "textgym.scorers.composition:Threshold",
     "token_counts": "textgym.scorers.text:TokenCounts",
     "weighted_sum": "textgym.scorers.composition:WeightedSum",
+    "word_frequencies": "textgym.scorers.word_frequencies:WordFrequencies",
 }
 """Name -> class, as an import string, so that naming a scorer imports no other one."""
 
