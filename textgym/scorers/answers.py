@@ -12,7 +12,7 @@ from textgym.scorers.base import Generations, Scorer
 from textgym.scorers.references import references_of
 
 _NUMBER = re.compile(
-    r"""(?P<sign>(?<![\w)\]}])[-+−])?
+    r"""(?=[-+−.\d]) (?P<sign>(?<![\w)\]}])[-+−])?
         (?: (?<![\d./]) (?P<over>\d++)/(?P<under>0*[1-9]\d*+) (?!/|\.\d|,\d{3}(?!\d))          # 3/4
           | (?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d++)?+ | \d++(?:\.\d++)?+ | (?<!\d)\.\d++)  # 1,234.5 or 12.5 or .5
             (?:[eE](?P<exponent>[-+−]?\d++)(?!\w))? )""",

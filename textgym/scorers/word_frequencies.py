@@ -107,7 +107,7 @@ class WordFrequencies(Scorer):
         rows = []
         for text in texts:
             words = Counter(self._words(text))
-            listed = [words[word] for word in self.frequencies]
+            listed = [words.get(word, 0) for word in self.frequencies]
             rows.append([*listed, words.total() - sum(listed)] if self.other else listed)
         return np.array(rows, np.float64)
 
