@@ -8,7 +8,7 @@ from textgym.arguments import Count, check_argument
 from textgym.importing import require
 from textgym.scorers.base import Generations, Scorer, errors_of
 from textgym.scorers.references import references_of
-from textgym.scorers.words import Tokenizer, word_tokenizer
+from textgym.scorers.words import WordTokenizer, word_tokenizer
 
 
 class BLEU(Scorer):
@@ -43,7 +43,7 @@ class BLEU(Scorer):
         self,
         column: str = "reference",
         *,
-        tokenizer: Tokenizer = "13a",
+        tokenizer: WordTokenizer = "13a",
         max_order: Count = 4,
         case_sensitive: bool = True,
         name: str = "bleu",
@@ -51,11 +51,11 @@ class BLEU(Scorer):
         check_argument(f"scorer {name!r}: column", column, str)
         check_argument(f"scorer {name!r}: max_order", max_order, Count)
         check_argument(f"scorer {name!r}: case_sensitive", case_sensitive, bool)
-        self.name, self.column = name, column
+        self.name, self.column, self.case_sensitive = name, column, case_sensitive
         with errors_of(name):
             self._words = word_tokenizer(tokenizer)
         self._bleu = require("sacrebleu", "overlap").BLEU(
-            tokenize="none", max_ngram_order=max_order, lowercase=not case_sensitive, effective_order=True
+            tokenize="none", max_ngram_order=max_order, effective_order=True
         )
 
     def score(self, generations: Generations) -> list[float]:
@@ -64,7 +64,7 @@ class BLEU(Scorer):
         return [_share(self._bleu, self._spaced(text), list(map(self._spaced, known))) for text, known in pairs]
 
     def _spaced(self, text: str) -> str:
-        return " ".join(self._words(text))
+        return " ".join(self._words(text if self.case_sensitive else text.lower()))
 
 
 class ChrF(Scorer):
@@ -144,7 +144,7 @@ class ROUGE(Scorer):
         column: str = "reference",
         *,
         variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL",
-        tokenizer: Tokenizer = "rouge",
+        tokenizer: WordTokenizer = "rouge",
         name: str = "rouge",
     ):
         check_argument(f"scorer {name!r}: column", column, str)

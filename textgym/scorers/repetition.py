@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from textgym.arguments import Count, check_argument
 from textgym.scorers.base import Generations, Scorer, errors_of
-from textgym.scorers.words import Tokenizer, word_tokenizer
+from textgym.scorers.words import WordTokenizer, word_tokenizer
 
 
 class Repetition(Scorer):
@@ -35,7 +35,7 @@ class Repetition(Scorer):
         ValueError: n is no integer, or below 1; there is no such tokenizer.
     """
 
-    def __init__(self, n: Count = 3, *, tokenizer: Tokenizer | None = None, name: str = "repetition"):
+    def __init__(self, n: Count = 3, *, tokenizer: WordTokenizer | None = None, name: str = "repetition"):
         check_argument(f"scorer {name!r}: n", n, Count)
         self.name, self.n = name, n
         with errors_of(name):

@@ -12,7 +12,7 @@ import numpy as np
 from textgym.arguments import Positive, Probability, accepts, check_argument
 from textgym.scorers.base import FloatArray, Generations, Scorer, Scores, errors_of
 from textgym.scorers.composition import refuse_duplicates
-from textgym.scorers.words import Tokenizer, word_tokenizer
+from textgym.scorers.words import WordTokenizer, word_tokenizer
 
 
 class WordFrequencies(Scorer):
@@ -61,7 +61,7 @@ class WordFrequencies(Scorer):
         *,
         other: Probability = 0.0,
         per_word: bool = False,
-        tokenizer: Tokenizer = "words",
+        tokenizer: WordTokenizer = "words",
         name: str = "word_frequencies",
     ):
         who = f"scorer {name!r}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from textgym.arguments import check_argument
 from textgym.importing import did_you_mean, import_string, require
 
-Tokenizer = str | Callable[[str], list[str]]
+WordTokenizer = str | Callable[[str], list[str]]
 """The argument `tokenizer` of scorers; see `word_tokenizer`."""
 
 
@@ -36,7 +36,7 @@ class _Separated(dict[int, str]):
 _SEPARATED = _Separated()
 
 
-def word_tokenizer(tokenizer: Tokenizer) -> Callable[[str], list[str]]:
+def word_tokenizer(tokenizer: WordTokenizer) -> Callable[[str], list[str]]:
     """What splits a text into words.
 
     Args:
