@@ -52,6 +52,7 @@ def test_what_is_not_exported():
 
 HEAVY = (
     *("torch", "transformers", "peft", "vaderSentiment", "sacrebleu", "rouge_score", "nltk", "textstat", "jsonschema"),
+    "sentence_transformers",
     "textgym.language_models",
 )
 
