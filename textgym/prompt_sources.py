@@ -15,6 +15,7 @@ from textgym.arguments import check_argument, plain_numbers
 from textgym.importing import did_you_mean
 
 PROMPT_SOURCES = {
+    "reasoning_gym": "textgym.reasoning:prompts",
     "reviews": "textgym.tasks.reviews:prompts",
 }
 """Name -> function, as an import string, so that naming a source imports no other one."""
@@ -62,7 +63,8 @@ def named_rows(source: Any) -> Any:
         raise ValueError(f"unknown prompt source {full!r}{hint or ';'} those with a name are {sorted(PROMPT_SOURCES)}")
     module, _, attribute = PROMPT_SOURCES[name].partition(":")
     function = getattr(importlib.import_module(module), attribute)
-    parameters = inspect.signature(function).parameters
+    every = inspect.signature(function).parameters
+    parameters = {p: parameter for p, parameter in every.items() if parameter.kind is not parameter.VAR_KEYWORD}
     needed = [p for p, parameter in parameters.items() if parameter.default is parameter.empty]
     if colon:
         if not needed or needed[0] in kwargs:
@@ -71,7 +73,7 @@ def named_rows(source: Any) -> Any:
         kwargs[needed[0]] = value
     hints = get_type_hints(function, include_extras=True)
     for argument, given in kwargs.items():
-        if argument not in parameters:
+        if argument not in parameters and len(parameters) == len(every):  # there is no **kwargs
             hint = did_you_mean(str(argument), parameters) or ";"
             raise ValueError(
                 f"prompt source {name!r} takes no argument {argument!r}{hint} accepted are {list(parameters)}"

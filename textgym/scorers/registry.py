@@ -32,6 +32,7 @@ SCORERS = {
     "overlong": "textgym.scorers.lengths:Overlong",
     "perplexity": "textgym.scorers.likelihood:Perplexity",
     "readability": "textgym.scorers.readability:Readability",
+    "reasoning_gym": "textgym.scorers.reasoning:ReasoningGym",
     "regex": "textgym.scorers.text:Regex",
     "repetition": "textgym.scorers.repetition:Repetition",
     "reward_model": "textgym.scorers.reward_model:RewardModel",
