@@ -158,15 +158,15 @@ class Compiles(Scorer):
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) 0.0 or 1.0."""
-        return [float(_compiles(source)) for source in texts_of(generations, self.of)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as those about escapes, which are no errors yet
+            return [float(_compiles(source)) for source in texts_of(generations, self.of)]
 
 
 def _compiles(source: str) -> bool:
     """Whether Python takes it; what it refuses comes as any of these errors, a null byte and deep nesting included."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as those about escapes, which are no errors yet
-            compile(source, "<completion>", "exec", dont_inherit=True)
+        compile(source, "<completion>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return False
     return True
