@@ -1,12 +1,14 @@
 """The conformance checks pass what is right, and name what is wrong."""
 
+import unicodedata
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import textgym  # noqa: F401 (registers the ids)
 from textgym.envs import TextGenerationEnv
-from textgym.scorers import Scorer, Scores
+from textgym.scorers import Scorer, ScorerError, Scores
 from textgym.testing import check_env, check_scorer, make_generations
 
 LETTERS = {"name": "characters", "alphabet": "abc"}
@@ -60,6 +62,29 @@ def test_check_scorer_finds_dependence_on_the_batch():
         check_scorer(scorer_of(lambda self, g: g.lengths - g.lengths.max() + len(g)))
 
 
+@pytest.mark.parametrize(
+    ("size", "when"),
+    [(2, "evaluated two rows at a time"), (7, "evaluated seven rows at a time"), (1000, "in a batch of 1000 rows")],
+)
+def test_check_scorer_finds_what_fails_in_batches_of_one_size(size, when):
+    with pytest.raises(AssertionError, match=f"scorer 'custom', {when}, gives 1 instead of 0"):
+        check_scorer(scorer_of(lambda self, g: np.full(len(g), float(len(g) == size))))
+
+
+def test_check_scorer_finds_what_reads_the_number_of_the_row():
+    with pytest.raises(AssertionError, match="with the rows in reverse order"):
+        check_scorer(scorer_of(lambda self, g: g.rows))
+
+
+def test_check_scorer_finds_a_limit_that_a_long_text_passes():
+    def truncated(self, g):
+        width = max(map(len, g.completions))
+        return [len(text.rstrip()) * (1.0 if width < 5000 else 0.5) for text in g.completions]
+
+    with pytest.raises(AssertionError, match="not beside a long text, gives 12 instead of 6 for .* -> '👩"):
+        check_scorer(scorer_of(truncated), completions=["", "ab", "👩🏽‍🚀🎬👍🏽 film"])
+
+
 def test_check_scorer_finds_unannounced_components():
     def evaluate(self, g):
         values = np.zeros(len(g))
@@ -67,6 +92,72 @@ def test_check_scorer_finds_unannounced_components():
 
     with pytest.raises(AssertionError, match=r"announces the components \('custom',\), but reports \('other',\)"):
         check_scorer(scorer_of(lambda self, g: [], evaluate=evaluate))
+
+
+def evaluated(make):
+    """A scorer whose rewards and only component are what `make` makes of generations."""
+    return scorer_of(lambda self, g: [], evaluate=lambda self, g: Scores(*(lambda v: (v, {"custom": v}))(make(g))))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda g: np.zeros(len(g), np.float32), "the rewards are float32, not float64"),
+        (lambda g: [0.0] * len(g), "the rewards are list, not float64"),
+        (lambda g: np.zeros((len(g), 1)), r"the rewards of \d+ rows have shape \(\d+, 1\)"),
+        (lambda g: np.zeros(1), r"the rewards of \d+ rows have shape \(1,\)"),
+        (lambda g: np.full(len(g), np.nan), "the rewards are not finite"),
+    ],
+)
+def test_check_scorer_finds_wrong_types_shapes_and_numbers(values, message):
+    with pytest.raises(AssertionError, match=f"scorer 'custom': {message}"):
+        check_scorer(evaluated(values))
+
+
+def test_check_scorer_finds_a_component_of_another_length():
+    def evaluate(self, g):
+        return Scores(np.zeros(len(g)), {"custom": np.zeros(len(g) + 1)})
+
+    with pytest.raises(AssertionError, match="the component 'custom' of 27 rows have shape"):
+        check_scorer(scorer_of(lambda self, g: [], evaluate=evaluate))
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda text: 1 / len(text),
+        lambda text: len(text.encode("latin-1", "strict")),
+        lambda text: 1 / (not any(map(unicodedata.combining, text))),
+    ],
+    ids=["empty", "other scripts", "combining marks"],
+)
+def test_check_scorer_finds_texts_on_which_a_scorer_fails(fails):
+    with pytest.raises(ScorerError, match="scorer 'custom' raised"):
+        check_scorer(scorer_of(lambda self, g: [fails(text) for text in g.completions]))
+
+
+def test_check_scorer_finds_what_unfinished_rows_do_to_others():
+    def evaluate(self, g):
+        values = np.where(g.ended, g.ended.mean(), 0.0)
+        return Scores(values, {"custom": values})
+
+    with pytest.raises(AssertionError, match="beside rows that have not ended, gives 0.518519 instead of 1"):
+        check_scorer(scorer_of(lambda self, g: [], evaluate=evaluate))
+
+
+def test_the_large_batch_and_the_long_text_can_be_left_out():
+    sizes, widths = set(), set()
+
+    def score(self, g):
+        sizes.add(len(g))
+        widths.update(map(len, g.completions))
+        return g.lengths
+
+    options = {"prompts": ["", "a"], "completions": ["", "b", "abc"]}
+    check_scorer(scorer_of(score), rows=0, longest=0, **options)
+    assert sizes == {1, 2, 3, 6} and widths == {0, 1, 3}  # 3 of the 6 rows where every other one has not ended
+    check_scorer(scorer_of(score), rows=30, longest=50, **options)
+    assert sizes == {1, 2, 3, 6, 30} and widths == {0, 1, 3, 50}
 
 
 def test_check_scorer_finds_pay_before_the_end():

@@ -114,3 +114,15 @@ def test_random_lengths_are_geometric():
 def test_prompts_have_the_wanted_length():
     tokenizer = from_pretrained(load_tokenizer("tiny"))
     assert {len(tokenizer.encode(text)) for text in round_trip_prompts(tokenizer, 8, 20)} == {8}
+
+
+def test_scorers_beside_their_rollout(capsys):
+    main(["scorers", "--names", "log_prob", "exact_match", "--texts", "4", "--new-tokens", "8", "--repeats", "1"])
+    token, plain = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [token["scorer"], plain["scorer"]] == ["log_prob", "exact_match"]
+    for result in (token, plain):
+        assert min(result["texts_per_second"].values()) > 0
+        assert result["share_of_rollout"] == pytest.approx(
+            result["rollout_texts_per_second"] / result["texts_per_second"]["batched"], rel=0.02
+        )
+    assert plain["share_of_rollout"] < token["share_of_rollout"]  # one compares strings, the other runs a model

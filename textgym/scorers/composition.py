@@ -28,6 +28,14 @@ class WeightedSum(Scorer):
         weights: w_i, one per part; 1 each by default.
         name: the scorer's name in errors.
 
+    Range: that of the parts, weighted.
+
+    Cost: that of the parts.
+
+    Source: TextGym's own.
+
+    Example: `{"name": "weighted_sum", "scorers": ["sentiment", {"name": "length", "target": 12}], "weights": [1, 0.5]}`
+
     Raises:
         ValueError: no part, another number of weights than of parts, a weight that is no finite number, a name that
             is no text, or two components of one name.
@@ -76,6 +84,14 @@ class Threshold(Scorer):
         scorer: anything that `make_scorer` accepts.
         at: the threshold, in the scorer's units.
         name: the component's name in `info`; by default `"<scorer's name>>=<at>"`, such as `"sentiment>=0.5"`.
+
+    Range: 0 or 1; 1 is best.
+
+    Cost: that of the scorer.
+
+    Source: TextGym's own, for pointwise constraints.
+
+    Example: `{"name": "threshold", "scorer": "sentiment", "at": 0.5}`
 
     Raises:
         ValueError: the threshold is no finite number, or `name` is no text or a component of the scorer already.

@@ -36,6 +36,14 @@ class FunctionScorer(Scorer):
             which is how TRL calls functions on chat datasets. A message of the assistant's that the prompt begins is
             part of the completion then.
 
+    Range: the function's.
+
+    Cost: that of the function, which is called once per batch.
+
+    Source: the reward functions of TRL's `GRPOTrainer`.
+
+    Example: `{"name": "function", "function": "my_rewards:brevity", "component_name": "short"}`
+
     Raises:
         ValueError: `function` is not callable, or its signature fits nothing that it will be given.
     """

@@ -56,6 +56,14 @@ class RewardModel(Scorer):
         batch_size: rows per forward pass.
         name: the component's name in `info`.
 
+    Range: [0, 1] for probabilities; a logit or an attribute has the model's own.
+
+    Cost: one forward pass of the model per text, in batches.
+
+    Source: transformers' `AutoModelForSequenceClassification`; peft for adapters.
+
+    Example: `{"name": "reward_model", "model": "path/to/model", "label": "POSITIVE"}`
+
     Raises:
         ValueError: the model has no trained head for sequence classification (a causal language model has none), the
             label does not fit it, the dtype is none of those above, the tokenizer is missing, has more tokens than the

@@ -16,11 +16,17 @@ class Sentiment(Scorer):
     Args:
         name: the component's name in `info`.
 
+    Range: [-1, 1]; 1 is most positive.
+
+    Cost: one look-up per word, linear in the length.
+
+    Source: the package vaderSentiment; Hutto and Gilbert 2014, "VADER: A Parsimonious Rule-based Model for Sentiment
+        Analysis of Social Media Text".
+
+    Example: `{"name": "sentiment"}`
+
     Raises:
         ImportError: vaderSentiment is not installed.
-
-    References:
-        Hutto and Gilbert, 2014, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text".
     """
 
     def __init__(self, *, name: str = "sentiment"):

@@ -22,6 +22,14 @@ class Keyword(Scorer):
         case_sensitive: whether "Good" and "good" differ.
         name: the component's name in `info`.
 
+    Range: 0 or 1; 1 is best.
+
+    Cost: one pass of a regular expression over the completion.
+
+    Source: the keyword constraints of Khalifa et al. 2021 (arXiv 2012.11635).
+
+    Example: `{"name": "keyword", "words": ["great", "fine"]}`
+
     Raises:
         ValueError: no word, or an empty one; `case_sensitive` is neither True nor False.
     """
@@ -46,6 +54,14 @@ class MoreWords(Scorer):
         than: the others.
         case_sensitive: whether "She" and "she" differ.
         name: the component's name in `info`.
+
+    Range: 0 or 1; 1 is best.
+
+    Cost: two passes of a regular expression over the completion.
+
+    Source: TextGym's own, for constraints such as those on gender of Khalifa et al. 2021 (arXiv 2012.11635).
+
+    Example: `{"name": "more_words", "words": ["she", "her"], "than": ["he", "his"]}`
 
     Raises:
         ValueError: no word, or an empty one; `case_sensitive` is neither True nor False.
@@ -79,6 +95,14 @@ class Regex(Scorer):
         pattern: a regular expression of Python's `re`; flags stand inside it, as in `(?i)good`.
         name: the component's name in `info`.
 
+    Range: [0, 1]; 1 is best.
+
+    Cost: one pass of the pattern over the completion; some patterns take exponential time.
+
+    Source: TextGym's own, on Python's `re`.
+
+    Example: `{"name": "regex", "pattern": "(?i)good"}`
+
     Raises:
         ValueError: the pattern is not a regular expression.
     """
@@ -108,6 +132,14 @@ class Length(Scorer):
         target: the number of tokens wanted, at least 1.
         name: the component's name in `info`.
 
+    Range: at most 0; 0 is best.
+
+    Cost: none; nothing is decoded.
+
+    Source: TextGym's own.
+
+    Example: `{"name": "length", "target": 12}`
+
     Raises:
         ValueError: the target is no integer, or below 1.
     """
@@ -132,6 +164,14 @@ class TokenCounts(Scorer):
     Args:
         weights: weight of a token, by its id; ids may be strings, as the keys of JSON are.
         name: the component's name in `info`.
+
+    Range: that of the weights times the number of tokens.
+
+    Cost: one look-up per token; nothing is decoded.
+
+    Source: TextGym's own: the features of a linear energy-based model over tokens.
+
+    Example: `{"name": "token_counts", "weights": {"11": 1.0, "12": -0.5}}`
 
     Raises:
         ValueError: a weight that is not finite, or a key that is no token id or names one again.
