@@ -53,6 +53,7 @@ def test_what_is_not_exported():
 HEAVY = (
     *("torch", "transformers", "peft", "vaderSentiment", "sacrebleu", "rouge_score", "nltk", "textstat", "jsonschema"),
     "sentence_transformers",
+    "requests",
     "textgym.language_models",
 )
 
