@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.service import service
 from scripts.benchmarks.timing import side_by_side
 from scripts.scorer_pages import example
 from textgym.scorers import Generations, Scorer, make_scorer, scorer_class
@@ -78,7 +79,9 @@ def random_reward_model() -> Any:
 
 INSTEAD: dict[str, Any] = {
     "function": {"name": "function", "function": "scripts.benchmarks.scorers:brevity"},
+    "judge": lambda: {"name": "judge", "url": service(), "model": "any"},
     "log_prob": random_log_prob,
+    "remote": lambda: {"name": "remote", "url": service()},
     "reward_model": random_reward_model,
 }
 """Name -> a spec, or what makes one, where the docstring's example names something that is large or not at hand."""
