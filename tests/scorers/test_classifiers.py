@@ -39,7 +39,7 @@ def test_the_folder_of_a_causal_model_is_refused(label, tmp_path, caplog):
     folder = saved(tmp_path, model, load_tokenizer("tiny"))
     with caplog.at_level(logging.WARNING, logger="transformers"):
         for name in (folder, "tiny"):
-            message = rf"scorer 'judge': '{name}' is no reward model: it holds no \['score.weight'\].* causal"
+            message = rf"scorer 'judge': '{name}' is no sequence classifier: it holds no \['score.weight'\].* causal"
             with pytest.raises(ValueError, match=message):
                 make_scorer({"name": "reward_model", "model": name, "label": label, "component_name": "judge"})
     assert not caplog.records  # the error says it all
@@ -47,7 +47,9 @@ def test_the_folder_of_a_causal_model_is_refused(label, tmp_path, caplog):
 
 def test_the_folder_of_an_encoder_without_a_head_is_refused(tmp_path):
     folder = saved(tmp_path, encoder()[0].bert, encoder()[1])
-    with pytest.raises(ValueError, match=r"is no reward model: it holds no \['classifier.bias', 'classifier.weight'\]"):
+    with pytest.raises(
+        ValueError, match=r"is no sequence classifier: it holds no \['classifier.bias', 'classifier.weight'\]"
+    ):
         RewardModel(folder)
 
 
@@ -62,7 +64,9 @@ def test_the_folder_of_an_encoder_without_a_head_is_refused(tmp_path):
 def test_a_loaded_model_of_another_kind_is_refused(cls, shape):
     model, tokenizer = decoder()
     other = cls.from_config(copy.deepcopy(model.config).__class__(**{**model.config.to_dict(), "num_labels": 2})).eval()
-    message = rf"scorer 'reward_model': the {type(other).__name__} is no reward model. .* shape {shape}, not \(1, 2\)"
+    message = (
+        rf"scorer 'reward_model': the {type(other).__name__} is no sequence classifier. .* shape {shape}, not \(1, 2\)"
+    )
     with pytest.raises(ValueError, match=message):
         RewardModel(other, tokenizer=tokenizer)
 
@@ -212,7 +216,7 @@ def test_a_peft_model():
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("score.weight", r"is no reward model: it holds no \['score.weight'\]"),
+        ("score.weight", r"is no sequence classifier: it holds no \['score.weight'\]"),
         ("lora_B", "lacks the tensor .*lora_B"),
     ],
 )
@@ -229,5 +233,5 @@ def test_adapters_that_lack_a_tensor_are_refused(lost, message, tmp_path):
 def test_adapters_of_a_causal_model_without_a_head_are_refused(tmp_path):
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(TINY), LoraConfig(task_type="CAUSAL_LM", r=2))
     folder = saved(tmp_path, model, load_tokenizer("tiny"))
-    with pytest.raises(ValueError, match=r"is no reward model: it holds no \['score.weight'\]"):
+    with pytest.raises(ValueError, match=r"is no sequence classifier: it holds no \['score.weight'\]"):
         RewardModel(folder)

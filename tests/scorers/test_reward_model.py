@@ -73,7 +73,7 @@ def test_dtype(tmp_path):
     model, tokenizer = encoder()
     model.save_pretrained(tmp_path)
     scorer = RewardModel(str(tmp_path), tokenizer=tokenizer, dtype="bfloat16")
-    assert scorer.model.dtype == torch.bfloat16
+    assert scorer.classifier.model.dtype == torch.bfloat16
     full = RewardModel(model, tokenizer=tokenizer).evaluate(BATCH).rewards
     np.testing.assert_allclose(scorer.evaluate(BATCH).rewards, full, atol=0.1)
     for dtype in ("fp16", "float64", torch.int8):

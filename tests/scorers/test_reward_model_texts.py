@@ -124,14 +124,14 @@ def test_models_that_read_padding_are_given_none(name, batch_size):
     assert np.ptp(expected) > 0.01
     scorer = RewardModel(model, tokenizer=tokenizer, batch_size=batch_size)
     np.testing.assert_allclose(scorer.evaluate(batch).rewards, expected, atol=1e-5)
-    sizes = [len(rows) for rows in scorer._batches([7, 3, 7, 3, 3])]
+    sizes = [len(rows) for rows in scorer.classifier.batches([7, 3, 7, 3, 3])]
     assert sizes == ([2, 1, 2] if batch_size == 2 else [3, 2])
 
 
 def test_models_that_mask_padding_are_given_rows_of_all_lengths():
     for model, tokenizer in (encoder(), (gpt2(), make_tokenizer(eos_token="<eos>"))):
         scorer = RewardModel(model, tokenizer=tokenizer, batch_size=4)
-        assert [len(rows) for rows in scorer._batches([7, 3, 5, 4, 6])] == [4, 1]
+        assert [len(rows) for rows in scorer.classifier.batches([7, 3, 5, 4, 6])] == [4, 1]
 
 
 def test_positions_that_are_quantised():

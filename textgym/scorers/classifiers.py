@@ -80,7 +80,7 @@ def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] =
         )
     if missing := sorted(set(report["missing_keys"]) - brought):
         raise ValueError(
-            f"{str(model)!r} is no reward model: it holds no {missing}, so that this head of a "
+            f"{str(model)!r} is no sequence classifier: it holds no {missing}, so that this head of a "
             f"{type(loaded).__name__} would be drawn at random; a causal language model, say, has none. Accepted are "
             "models that were trained with it"
         )

@@ -17,6 +17,7 @@ from textgym.scorers.base import Scorer
 SCORERS = {
     "bleu": "textgym.scorers.overlap:BLEU",
     "chrf": "textgym.scorers.overlap:ChrF",
+    "classifier": "textgym.scorers.classifier:Classifier",
     "compiles": "textgym.scorers.formats:Compiles",
     "contrast": "textgym.scorers.likelihood:Contrast",
     "cosine_length": "textgym.scorers.lengths:CosineLength",
@@ -40,6 +41,7 @@ SCORERS = {
     "reward_model": "textgym.scorers.reward_model:RewardModel",
     "rouge": "textgym.scorers.overlap:ROUGE",
     "sentiment": "textgym.scorers.sentiment:Sentiment",
+    "similarity": "textgym.scorers.similarity:Similarity",
     "tags": "textgym.scorers.formats:Tags",
     "threshold": "textgym.scorers.composition:Threshold",
     "token_counts": "textgym.scorers.text:TokenCounts",
