@@ -56,6 +56,7 @@ RESERVED = {
     **dict.fromkeys(("ep_rew_mean", "ep_len_mean", "success_rate"), "stable-baselines3 logs it under rollout/"),
     **dict.fromkeys(("eos", "prompt_id", "action_mask"), "the env reports it in info"),
     **dict.fromkeys(("final_obs", "final_info", "final_observation", "episode"), "Gymnasium reports it in info"),
+    **dict.fromkeys(("unshaped_return", "credits"), "wrappers report it in info"),
     **dict.fromkeys(("terminal_observation", "TimeLimit.truncated"), "stable-baselines3 reads it in info"),
 }
 """Names that no component may have, and why: it would hide what stands there already, or be hidden by it."""
