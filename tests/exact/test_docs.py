@@ -6,7 +6,7 @@ import gymnasium as gym
 
 import textgym.exact
 from tests.helpers.docs import page
-from textgym.exact import TokenTree
+from textgym.exact import AnswerTree, TokenTree
 
 PAGE = page("exact")
 
@@ -18,8 +18,9 @@ def test_the_toy_is_as_large_as_the_page_says():
 
 def test_everything_public_is_named_and_exists():
     functions = set(re.findall(r"\b(\w+)\(", PAGE))
-    assert set(textgym.exact.__all__) - {"Solution"} <= functions
+    assert set(textgym.exact.__all__) - {"Solution", "Optimum"} <= functions
     attributes = set(re.findall(r"\b(?:tree|TokenTree)\.(\w+)", PAGE))
     assert attributes <= {"num_tokens", *dir(TokenTree)}
+    assert set(re.findall(r"\b(?:answers|AnswerTree)\.(\w+)", PAGE)) <= set(dir(AnswerTree))
     methods = {name for name, value in vars(TokenTree).items() if callable(value) and name[0] != "_"}
     assert methods <= attributes

@@ -1,6 +1,24 @@
 """Exact answers on small token MDPs, to test agents against: see docs/exact.md."""
 
+from textgym.exact.answers import AnswerTree
+from textgym.exact.measures import Optimum, entropy, expectation, kl, optimum_within, pass_at, target_log_probs
 from textgym.exact.solutions import Solution, evaluate_policy, gradient, greedy, hard_optimal, soft_optimal
 from textgym.exact.tree import TokenTree
 
-__all__ = ["Solution", "TokenTree", "evaluate_policy", "gradient", "greedy", "hard_optimal", "soft_optimal"]
+__all__ = [
+    "AnswerTree",
+    "Optimum",
+    "Solution",
+    "TokenTree",
+    "entropy",
+    "evaluate_policy",
+    "expectation",
+    "gradient",
+    "greedy",
+    "hard_optimal",
+    "kl",
+    "optimum_within",
+    "pass_at",
+    "soft_optimal",
+    "target_log_probs",
+]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -58,6 +59,12 @@ class Reference:
     def actor(self) -> ModelActor:
         """What samples from the reference."""
         return ModelActor(self._token_model, self._causal_lm, self._active)
+
+    @contextmanager
+    def running(self) -> Iterator[Any]:
+        """The causal LM, in the context in which it is the reference."""
+        with self._active():
+            yield self._causal_lm
 
     @property
     def _causal_lm(self) -> Any:
