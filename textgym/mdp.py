@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from textgym.action_spaces import TokenSpace, TokenSpaces
 from textgym.importing import require
 
 if TYPE_CHECKING:
@@ -89,8 +90,14 @@ class TextMDP:
 
     @property
     def action_space(self) -> spaces.Discrete:
-        """`Discrete(V)`: the next token."""
-        return spaces.Discrete(self.vocab_size)
+        """`Discrete(V)`: the next token. Where some are forbidden, a sample of it is one that is always permitted."""
+        return TokenSpace(self.action_masks(0)) if self.restricted else spaces.Discrete(self.vocab_size)
+
+    def batched_action_space(self, num_envs: int) -> spaces.MultiDiscrete:
+        """`MultiDiscrete([V] * N)`: the next token of each row, with the same rule."""
+        if self.restricted:
+            return TokenSpaces(self.action_masks(0), num_envs)
+        return spaces.MultiDiscrete(np.full(num_envs, self.vocab_size))
 
     @cached_property
     def is_eos(self) -> BoolArray:

@@ -29,7 +29,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     `Discrete(V)`: the next token. An action outside the vocabulary, or one that `min_new_tokens`, `banned_tokens` or
     `allowed_tokens` forbid, raises `gymnasium.error.InvalidAction`. Where tokens are restricted,
     `env.unwrapped.action_masks()` gives the allowed ones, (V,) bool, and `info["action_mask"]` the same as int8 (the
-    form that `Discrete.sample(mask)` takes).
+    form that `Discrete.sample(mask)` takes). `action_space.sample()` draws from those that are allowed at every step.
 
     ## Observation Space
     `Box(0, V, (P + T,), int64)`. Columns [0, P) hold the prompt, right-aligned; columns [P, P + T) hold the completion,

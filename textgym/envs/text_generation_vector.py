@@ -68,7 +68,7 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer
         self.single_observation_space, self.single_action_space = self.mdp.observation_space, self.mdp.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.action_space = self.mdp.batched_action_space(num_envs)
         width = self.mdp.max_prompt_tokens + self.mdp.max_new_tokens
         self._cells = np.full((num_envs, width), self.mdp.pad_id, np.int64)
         self._flat, self._empty = self._cells.reshape(-1), self._cells.copy()  # the same memory, and all pad for ever
