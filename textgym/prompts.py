@@ -23,6 +23,9 @@ from textgym.prompt_sources import PROMPT_SOURCES, is_named, named_rows
 
 Messages = list[dict[str, str]]
 Sampler = Callable[[np.random.Generator], Any]
+RESERVED = {"prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra"}
+"""Names that no column may have, because reward functions receive something else by them."""
+
 ACCEPTED = (
     "a list of texts, chats or dicts with a 'prompt' key, a .txt or .jsonl file, 'module:attribute', a sampler "
     f"function, or one of {sorted(PROMPT_SOURCES)} or a dict with such a 'name' and its arguments"
@@ -83,7 +86,7 @@ def to_prompt(row: Any, where: str) -> Prompt:
             raise ValueError(f"{where} has no 'prompt' key, only {sorted(row)}{hint}")
         columns = {name: value for name, value in row.items() if name != "prompt"}
         row = row["prompt"]
-    if reserved := {"prompts", "completions", "completion_ids"} & set(columns):
+    if reserved := RESERVED & set(columns):
         raise ValueError(f"{where} has a column named {sorted(reserved)[0]!r}, which scorers already receive")
     is_chat = isinstance(row, list) and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in row)
     if not isinstance(row, str) and not (is_chat and row):

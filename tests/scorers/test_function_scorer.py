@@ -27,6 +27,8 @@ def test_everything_is_passed_by_keyword():
 
     seen = {}
     rewards(spy)
+    of_trainer = {name: seen.pop(name) for name in ("trainer_state", "log_metric", "log_extra")}
+    assert of_trainer.pop("trainer_state") is None and all(map(callable, of_trainer.values()))
     assert seen == {
         "prompts": ["2+2=", "3+5="],
         "completions": ["4", "seven"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -15,25 +15,34 @@ from textgym.mdp import BoolArray, IntArray, TextMDP
 from textgym.prompt_sources import with_arguments
 from textgym.prompt_table import PromptTable
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
+from textgym.scorers.base import refuse_unscored
+from textgym.scorers.trainer import Trainer
 from textgym.tokenizers import Tokenizer, make_tokenizer
 
 
 @dataclass(frozen=True)
 class TextTask:
-    """The parts of an env that do not change as it runs."""
+    """The parts of an env that do not change as it runs, and what its scorer and a training tell each other."""
 
     mdp: TextMDP
     tokenizer: Tokenizer
     prompts: PromptTable
     scorer: Scorer
+    trainer: Trainer = field(default_factory=Trainer)
 
     def score(
         self, observations: IntArray, prompt_ids: IntArray, rows: IntArray, lengths: IntArray, ended: BoolArray
     ) -> Scores:
-        """Score n rows, each after its newest token; see `Generations` for the arguments."""
-        return self.scorer.evaluate(
-            Generations(self.mdp, self.tokenizer, self.prompts, observations, prompt_ids, rows, lengths, ended)
-        )
+        """Score n rows, each after its newest token; see `Generations` for the arguments.
+
+        Raises:
+            ScorerError: a scorer failed, or nothing applies to a row.
+        """
+        parts = self.mdp, self.tokenizer, self.prompts
+        generations = Generations(*parts, observations, prompt_ids, rows, lengths, ended, self.trainer)
+        scores = self.scorer.evaluate(generations)
+        refuse_unscored(self.scorer.name, scores.rewards, generations)
+        return scores
 
     def decode(self, observation: Any) -> str:
         """The text of an observation, prompt and completion, special tokens left out; (P + T,) int64."""

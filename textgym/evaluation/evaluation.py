@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from textgym.evaluation.policies import Policy
 from textgym.evaluation.samples import Sample
 from textgym.matching.estimates import Estimate, jackknife
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
+from textgym.scorers.trainer import take_metrics
 from textgym.training.episodes import Episodes
 
 
@@ -28,7 +29,8 @@ class Evaluation:
     Attributes:
         episodes: E.
         reward: undiscounted return of the env.
-        components: total of each scorer component.
+        components: total of each scorer component, over the episodes to which it applies.
+        metrics: what reward functions reported with `log_metric`, means over their calls.
         kl_to_reference: sum_t log pi(a_t | s_t) - log a(a_t | s_t), nats per sequence: the unbiased k1 estimator of
             KL(pi || a), a being the frozen reference.
         entropy: of the next-token distribution in nats, mean over all sampled tokens.
@@ -53,6 +55,7 @@ class Evaluation:
     distinct_3: float
     self_bleu: float | None
     samples: tuple[Sample, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Nested dicts and lists that `json.dumps` takes; a standard error that is not known becomes None."""
@@ -79,7 +82,10 @@ def evaluate(policy: Policy, episodes: int, samples: int = 4) -> Evaluation:
         episodes: how many; a multiple of the number of envs.
         samples: how many texts to keep.
     """
-    return describe(policy, policy.sample_episodes(episodes), samples)
+    trainer = policy.task.trainer
+    take_metrics([trainer])  # what was reported before is not of these episodes
+    described = describe(policy, policy.sample_episodes(episodes), samples)
+    return dataclasses.replace(described, metrics=take_metrics([trainer]))
 
 
 def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation:
@@ -99,7 +105,7 @@ def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation
         episodes=len(episodes),
         reward=Estimate.mean_of(rewards),
         components={
-            name: Estimate.mean_of(values)
+            name: Estimate.mean_of(values[~values.isnan()])
             for name, values in zip(task.scorer.component_names, episodes.components.T, strict=True)
         },
         kl_to_reference=Estimate.mean_of((episodes.log_probs - episodes.reference_log_probs).double().sum(-1)),

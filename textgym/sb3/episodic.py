@@ -63,8 +63,10 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
     `num_timesteps` counts real tokens. Logged in each rollout: `rollout/reward` (mean return of the env),
     `rollout/kl_to_reference` (k1: the mean over episodes of sum_t log pi - log a, an unbiased estimate of KL(pi || a)
     in nats per sequence), `rollout/kl_to_reference_k3` (sum_t exp(-k1_t) - 1 + k1_t, never negative; not where top-k or
-    top-p truncates the policy, where this is no estimate), every scorer component, and `train/log_prob_mismatch` (mean
-    |sampling - training| log-probability before the first update).
+    top-p truncates the policy, where this is no estimate), every scorer component (the mean over the texts to which it
+    applies), `scorer/NAME/std` and `scorer/NAME/applies` of it (standard deviation over these texts, and their share),
+    what reward functions report with `log_metric` as `scorer/METRIC`, and `train/log_prob_mismatch` (mean |sampling -
+    training| log-probability before the first update).
 
     Args:
         policy: `"TokenPolicy"`.

@@ -16,6 +16,7 @@ from textgym.sb3.buffer import EpisodeRolloutBuffer
 from textgym.sb3.collection import OnStep, collect
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.resumable import ResumableAlgorithm
+from textgym.scorers.trainer import Trainer, TrainerState, take_metrics
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
 from textgym.training.features import check_features, features_of
@@ -81,6 +82,9 @@ class EpisodeCollection(ResumableAlgorithm):
             callback.update_locals(locals())
             return callback.on_step()
 
+        state = TrainerState(self._n_updates, self.num_timesteps, self._total_timesteps)
+        for trainer in self._trainers():
+            trainer.state = state
         if not self._fill(rollout_buffer, env, n_rollout_steps, actor, on_step):
             return False
         self.end_sampling()
@@ -88,6 +92,7 @@ class EpisodeCollection(ResumableAlgorithm):
             with_log_probs(self.token_model, self.reference, rollout_buffer.episodes, self.micro_batch_size)
         )
         self._log_rollout(rollout_buffer.episodes)
+        self._log_scorer(rollout_buffer.episodes)
         self._on_policy = True
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -148,4 +153,17 @@ class EpisodeCollection(ResumableAlgorithm):
             if not self.token_model.distribution.truncation:  # k3 needs E_pi[a / pi] = 1
                 self.logger.record("rollout/kl_to_reference_k3", (torch.expm1(-k1) + k1).sum(-1).mean().item())
         for name, values in zip(self.component_names, episodes.components.T, strict=True):
-            self.logger.record(f"rollout/{name}", values.mean().item())
+            self.logger.record(f"rollout/{name}", values.nanmean().item())
+
+    def _log_scorer(self, episodes: Episodes) -> None:
+        for name, values in zip(self.component_names, episodes.components.T, strict=True):
+            known = values[~values.isnan()]
+            self.logger.record(f"scorer/{name}/std", known.std(correction=0).item())
+            self.logger.record(f"scorer/{name}/applies", len(known) / len(values))
+        for name, value in take_metrics(self._trainers()).items():
+            self.logger.record(f"scorer/{name}", value)
+
+    def _trainers(self) -> list[Trainer]:
+        """What the env's scorers tell; several where the env is made of single ones."""
+        assert self.env is not None
+        return list({id(task): task.trainer for task in self.env.get_attr("task")}.values())

@@ -11,15 +11,16 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgym.mdp import BoolArray, IntArray, TextMDP
 from textgym.prompts import Messages, is_begun
+from textgym.scorers.trainer import Trainer
 
 if TYPE_CHECKING:
     from textgym.prompt_table import PromptTable
@@ -46,6 +47,7 @@ class Generations:
         rows: (n,) which row of the vector env each one is.
         lengths: (n,) completion tokens, EOS included.
         ended: (n,) whether the row ended with its newest token; all True unless the scorer pays per token.
+        trainer: how far the training around the env is, and what is to be told it beside rewards.
 
     The other properties are made anew whenever they are read, so nobody else sees what is done to them.
     """
@@ -58,6 +60,7 @@ class Generations:
     rows: IntArray
     lengths: IntArray
     ended: BoolArray
+    trainer: Trainer = field(default_factory=Trainer)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -74,6 +77,7 @@ class Generations:
             self.rows[mask],
             self.lengths[mask],
             self.ended[mask],
+            self.trainer,
         )
 
     @property
@@ -147,8 +151,9 @@ class Scores:
     """What an env pays and what it reports.
 
     Attributes:
-        rewards: (n,) float64.
-        components: (n,) float64 per component name; they appear in `info` at the end of an episode.
+        rewards: (n,) float64; NaN where nothing applies, which an env refuses.
+        components: (n,) float64 per component name; they appear in `info` at the end of an episode. NaN where one does
+            not apply to a row.
     """
 
     rewards: FloatArray
@@ -168,13 +173,16 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, generations: Generations) -> Any:
-        """One finite float per row: a list, a numpy array or a torch tensor on any device."""
+        """One finite float per row: a list, a numpy array or a torch tensor on any device.
+
+        In a list, None stands for a row to which the scorer does not apply; a weighted sum leaves it out.
+        """
 
     def evaluate(self, generations: Generations) -> Scores:
         """`score`, checked. A scorer that does not pay per token gives 0 to rows that have not ended.
 
         Raises:
-            ScorerError: `score` raised, or its values are not one finite float per row.
+            ScorerError: `score` raised, or its values are not one finite float (or None) per row.
         """
         if self.per_token or np.count_nonzero(generations.ended) == len(generations):  # faster than all()
             values = self._checked(generations)
@@ -209,7 +217,7 @@ def errors_of(name: str) -> Iterator[None]:
 
 
 def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
-    """`raw` as (n,) float64, or a `ScorerError` that names the scorer, the row and its text."""
+    """`raw` as (n,) float64, NaN for None, or a `ScorerError` that names the scorer, the row and its text."""
     try:
         array = raw if isinstance(raw, np.ndarray) else _as_array(raw)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor without data
@@ -219,30 +227,43 @@ def check_values(name: str, raw: Any, generations: Generations) -> FloatArray:
         raise ScorerError(
             f"scorer {name!r} returned {got} for {len(generations)} rows; it must return one float per row"
         )
-    values = array.astype(np.float64) if array.dtype.kind in "fiub" else np.empty(len(array))
-    if array.dtype.kind not in "fiub":
-        given = raw if isinstance(raw, list | tuple) else array.tolist()  # numpy makes texts of all, where one is
-        for row, value in enumerate(map(_as_scalar, given)):
-            if not isinstance(value, numbers.Real):
-                problem = f"{value!r} ({type(value).__name__}), not a finite float"
-                raise ScorerError(f"scorer {name!r} returned {problem}, {_where(generations, row)}")
+    if array.dtype.kind in "fiub":
+        return check_finite(name, array.astype(np.float64), generations)
+    values, applies = np.full(len(array), np.nan), np.ones(len(array), bool)
+    given = raw if isinstance(raw, list | tuple) else array.tolist()  # numpy makes texts of all, where one is
+    for row, value in enumerate(map(_as_scalar, given)):
+        if value is None:
+            applies[row] = False
+        elif not isinstance(value, numbers.Real):
+            problem = f"{value!r} ({type(value).__name__}), not a finite float"
+            raise ScorerError(f"scorer {name!r} returned {problem}, {where(generations, row)}")
+        else:
             values[row] = _as_float(value)
-    return check_finite(name, values, generations)
+    return check_finite(name, values, generations, applies)
 
 
-def check_finite(name: str, values: FloatArray, generations: Generations) -> FloatArray:
+def check_finite(
+    name: str, values: FloatArray, generations: Generations, applies: BoolArray | Literal[True] = True
+) -> FloatArray:
     """(n,) rewards as they are, or a `ScorerError` for the first one that is not finite, also as a float32.
 
-    Agents compute in float32, where a larger number would become infinite.
+    Agents compute in float32, where a larger number would become infinite. Rows that do not apply are NaN.
     """
     if values.dot(values) <= LARGEST**2:  # then all of them fit: one call where looking at each takes three
         return values
-    fits = np.abs(values) <= LARGEST  # False for nan
+    fits = (np.abs(values) <= LARGEST) | ~np.asarray(applies)  # False for nan
     if not fits.all():
         row = int(np.argmin(fits))
         problem = f"beyond float32's {LARGEST:.3g}" if np.isfinite(values[row]) else "not a finite float"
-        raise ScorerError(f"scorer {name!r} returned {values[row]}, {problem}, {_where(generations, row)}")
+        raise ScorerError(f"scorer {name!r} returned {values[row]}, {problem}, {where(generations, row)}")
     return values
+
+
+def refuse_unscored(name: str, values: FloatArray, generations: Generations) -> None:
+    """Refuse rewards, (n,), where nothing applies to a row, with a `ScorerError` that names it."""
+    if np.isnan(values.sum()):
+        row = int(np.argmax(np.isnan(values)))
+        raise ScorerError(f"scorer {name!r} has no reward, because no part of it applies, {where(generations, row)}")
 
 
 def _as_array(raw: Any) -> NDArray[Any]:
@@ -273,5 +294,6 @@ def _as_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _where(generations: Generations, row: int) -> str:
+def where(generations: Generations, row: int) -> str:
+    """Which row an error is about, and its text."""
     return f"for row {generations.rows[row]}: {generations.prompts[row]!r} -> {generations.completions[row]!r}"

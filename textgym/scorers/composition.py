@@ -21,7 +21,8 @@ class WeightedSum(Scorer):
 
     The components are those of the parts; the sum itself is the reward.
 
-    If any part pays per token, so does the sum; parts that do not then pay at the end, and 0 before.
+    If any part pays per token, so does the sum; parts that do not then pay at the end, and 0 before. A part that does
+    not apply to a row (None) is left out of its sum, and NaN in `info`; a row to which no part applies is an error.
 
     Args:
         scorers: the parts, each anything that `make_scorer` accepts.
@@ -72,13 +73,19 @@ class WeightedSum(Scorer):
         for weight, part in zip(self.weights, parts, strict=True):
             rewards += weight * part.rewards
             components |= part.components
-        return Scores(check_finite(self.name, rewards, generations), components)
+        applies: Any = True
+        if np.isnan(rewards.sum()):  # None in some part, or more than a float holds
+            applies = ~np.all([np.isnan(part.rewards) for part in parts], axis=0)
+            weighted = [weight * part.rewards for weight, part in zip(self.weights, parts, strict=True)]
+            rewards = np.where(applies, np.nansum(weighted, axis=0), np.nan)
+        return Scores(check_finite(self.name, rewards, generations, applies), components)
 
 
 class Threshold(Scorer):
     """1.0 where another scorer's value is at least `at`, else 0.0.
 
-    That scorer's own components stay visible. A token scorer's payments are compared one by one.
+    That scorer's own components stay visible. A token scorer's payments are compared one by one. Where it does not
+    apply, neither does the threshold.
 
     Args:
         scorer: anything that `make_scorer` accepts.
@@ -120,6 +127,7 @@ class Threshold(Scorer):
         scores = self.scorer.evaluate(generations)
         paid = generations.ended | self.per_token  # the 0 of an unfinished row is no value to compare
         passed = (paid & (scores.rewards >= self.at)).astype(np.float64)
+        passed[np.isnan(scores.rewards)] = np.nan
         return Scores(passed, {self.name: passed, **scores.components})
 
 

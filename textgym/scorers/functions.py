@@ -1,8 +1,8 @@
 """Plain Python functions as scorers, called exactly as TRL's trainers call reward functions.
 
 `function(prompts=[...], completions=[...], completion_ids=[...], **columns)`: everything by keyword, each a list of one
-entry per row. What TRL passes about its trainer (`trainer_state`, `log_extra`) does not exist here; functions that give
-these parameters a default run unchanged.
+entry per row; and what TRL passes of its trainer, `trainer_state`, `log_metric` and `log_extra` (see
+`textgym.scorers.trainer`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from textgym.scorers.event_loop import wait
 from textgym.scorers.registry import name_problem
 
 GIVEN = ("prompts", "completions", "completion_ids")
+OF_TRAINER = {"trainer_state": "state", "log_metric": "log_metric", "log_extra": "log_extra"}
+"""Parameters, and which attributes of the `Trainer` they get."""
 
 
 class FunctionScorer(Scorer):
@@ -27,8 +29,12 @@ class FunctionScorer(Scorer):
     Args:
         function: takes any of `prompts`, `completions` (texts), `completion_ids` (lists of token ids, EOS included) and
             the names of the prompt source's columns, or `**kwargs` for all of them; returns one finite float per row as
-            a list, numpy array or torch tensor. It may be `async`; all such functions of a process run in one event
-            loop (`textgym.scorers.event_loop`). An import string `"module:attribute"` names one too.
+            a list, numpy array or torch tensor. In a list, None says that the function does not apply to a row: a
+            weighted sum leaves it out there, and a row to which nothing applies is an error. It also gets, if it asks,
+            `trainer_state` (how far the training was when the rollout began; None where there is no training),
+            `log_metric(name, number)` and `log_extra(column, values)` (see `textgym.scorers.trainer`). It may be
+            `async`; all such functions of a process run in one event loop (`textgym.scorers.event_loop`). An import
+            string `"module:attribute"` names one too.
         name: the component's name in `info`; by default the function's, without underscores before it. Where no
             component can have that name (`registry.RESERVED`), `"_function"` is appended: what the function `reward`
             gives is called `"reward_function"`, because `"reward"` is the env's.
@@ -75,7 +81,7 @@ class FunctionScorer(Scorer):
         """
         columns = generations.columns
         known = [*GIVEN, *columns]
-        if missing := [p for p in self._required if p not in known]:
+        if missing := [p for p in self._required if p not in known and p not in OF_TRAINER]:
             raise ScorerError(
                 f"scorer {self.name!r} requires the argument {missing[0]!r}, which is none of {list(GIVEN)} and no "
                 f"column of the prompts (columns: {list(columns)}){did_you_mean(missing[0], known)}"
@@ -83,6 +89,8 @@ class FunctionScorer(Scorer):
         arguments = {name: value for name, value in columns.items() if self._wants(name)}
         for name in filter(self._wants, GIVEN):  # what nobody reads is not decoded
             arguments[name] = self._given(name, generations)
+        for name in filter(self._wants, OF_TRAINER):
+            arguments[name] = getattr(generations.trainer, OF_TRAINER[name])
         result = self.function(**arguments)
         return wait(result) if inspect.isawaitable(result) else result
 

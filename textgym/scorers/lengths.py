@@ -128,6 +128,7 @@ class CosineLength(Scorer):
         scaled = [last + (first - last) * nearness for first, last in (self.right, self.wrong)]
         values = np.where(inner.rewards >= self.at, *scaled)
         values[generations.lengths >= longest] = self.exceeded
+        values[np.isnan(inner.rewards)] = np.nan  # it does not apply
         values[~generations.ended] = 0.0
         return Scores(values, {self.name: values, **inner.components})
 

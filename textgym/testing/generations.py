@@ -95,5 +95,6 @@ def values_of_call(scorer: Scorer, generations: Generations) -> FloatArray:
         demand(isinstance(given, np.ndarray) and kind == np.float64, f"scorer {name!r}: {what} are {kind}, not float64")
         shape = given.shape
         demand(shape == (len(generations),), f"scorer {name!r}: {what} of {len(generations)} rows have shape {shape}")
-        demand(np.isfinite(given).all(), f"scorer {name!r}: {what} are not finite: {given}")
+        finite = np.isfinite(given) | (np.isnan(given) & (what != "the rewards"))  # a component may not apply
+        demand(finite.all(), f"scorer {name!r}: {what} are not finite: {given}")
     return np.stack([scores.rewards, *(scores.components[c] for c in scorer.component_names)])

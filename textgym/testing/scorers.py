@@ -42,11 +42,11 @@ def check_scorer(
 ) -> None:
     """Check that a scorer keeps its contract, on every pair of a prompt and a completion.
 
-    One finite float64 per row and component, also for an empty completion, for texts of several scripts and for a very
-    long one; the same values when asked again, in another order, one, two or seven rows at a time, and in a large batch
-    of the same rows again and again; nothing paid to rows that have not ended, unless it pays per token; and its
-    arguments left as they are. A token scorer is asked token by token, as an env does, and of the long text for its
-    last token.
+    One finite float64 per row and component (NaN for a component that does not apply beside one that does), also for an
+    empty completion, for texts of several scripts and for a very long one; the same values when asked again, in another
+    order, one, two or seven rows at a time, and in a large batch of the same rows again and again; nothing paid to rows
+    that have not ended, unless it pays per token; and its arguments left as they are. A token scorer is asked token by
+    token, as an env does, and of the long text for its last token.
 
     The pairs are scored six times and the large batch once. A model for which that takes long can do with fewer `rows`,
     a `longest` text that it can read, and a shorter list of `completions`.
@@ -107,7 +107,7 @@ def _rows(batch: Generations, index: Any) -> Generations:
 
 def _compare(name: str, batch: Generations, want: FloatArray, got: FloatArray, tolerance: float, when: str) -> None:
     """Values of a batch, (components, n) or (components, n, T), are nearly the same."""
-    differs = ~np.isclose(want, got, rtol=tolerance, atol=tolerance)
+    differs = ~np.isclose(want, got, rtol=tolerance, atol=tolerance, equal_nan=True)
     if differs.any():
         where = tuple(np.argwhere(differs)[0])
         text = batch.completions[where[1]]

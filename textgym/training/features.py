@@ -11,7 +11,14 @@ from textgym.training.episodes import Episodes
 
 
 def features_of(episodes: Episodes, component_names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """The features of E episodes by name, (E,) float64 each."""
+    """The features of E episodes by name, (E,) float64 each.
+
+    Raises:
+        ValueError: a component does not apply to some episode.
+    """
+    for name, values in zip(component_names, episodes.components.T, strict=True):
+        if values.isnan().any():
+            raise ValueError(f"the feature {name!r} does not apply to all texts (None); a target needs it of every one")
     components = dict(zip(component_names, episodes.components.double().T, strict=True))
     return {**components, "reward": episodes.rewards.double().sum(-1)}
 
