@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,15 +91,34 @@ def small_similarity() -> dict[str, Any]:
     return {"name": "similarity", "model": path, "long": "windows"}
 
 
+def random_cross_encoder() -> dict[str, Any]:
+    """`cross_encoder` with a random model, which the library makes from a folder."""
+    encoder = require("sentence_transformers", "similarity").CrossEncoder
+    parts = random_classifier("cross_encoder")
+    parts["model"].config.pad_token_id = parts["tokenizer"].pad_token_id = parts["tokenizer"].eos_token_id
+    with tempfile.TemporaryDirectory() as folder:
+        parts["model"].save_pretrained(folder)
+        parts["tokenizer"].save_pretrained(folder)
+        return {"name": "cross_encoder", "model": encoder(folder, device="cpu")}
+
+
+def short_responses() -> dict[str, Any]:
+    """`respond` with a random model, and a scorer whose values differ from one of its responses to another."""
+    share = {"name": "regex", "pattern": "[aeiou]"}
+    return {"name": "respond", "scorer": share, "max_new_tokens": 4, **random_language_model()}
+
+
 INSTEAD: dict[str, Any] = {
     "classifier": partial(random_classifier, "classifier"),
     "contrast": random_contrast,
+    "cross_encoder": random_cross_encoder,
     "function": {"name": "function", "function": "scripts.benchmarks.scorers:brevity"},
     "judge": lambda: {"name": "judge", "url": service(), "model": "any"},
     "log_prob": lambda: {"name": "log_prob", "model": random_model("LlamaForCausalLM")},
     "mutual_information": lambda: {"name": "mutual_information", **random_language_model()},
     "perplexity": lambda: {"name": "perplexity", **random_language_model()},
     "remote": lambda: {"name": "remote", "url": service()},
+    "respond": short_responses,
     "reward_model": partial(random_classifier, "reward_model"),
     "similarity": small_similarity,
 }
@@ -112,7 +132,7 @@ LEGS = {
 """What the prompt source "reasoning_gym" puts beside a prompt."""
 COLUMNS: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(("bleu", "chrf", "cosine_length", "exact_match"), REFERENCE),
-    **dict.fromkeys(("numeric_match", "rouge", "similarity"), REFERENCE),
+    **dict.fromkeys(("cross_encoder", "numeric_match", "rouge", "similarity"), REFERENCE),
     "reasoning_gym": {"reasoning_gym": LEGS},
 }
 """Name -> the prompts' columns that the scorer reads."""

@@ -83,7 +83,9 @@ def test_a_directory_by_json(tmp_path):
 def test_contract(make):
     model, tokenizer = make(2)
     for value in ("probability", "raw"):
-        check_scorer(Classifier(model, tokenizer=tokenizer, label=0, value=value, batch_size=3), pickles=True)
+        check_scorer(
+            Classifier(model, tokenizer=tokenizer, label=0, value=value, batch_size=3), pickles=True, longest=60
+        )
 
 
 def test_a_text_that_is_too_long_is_refused():

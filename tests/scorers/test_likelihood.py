@@ -142,8 +142,9 @@ def test_chats_go_through_the_template_of_the_model():
     ],
 )
 def test_contract(scorer):
-    check_scorer(scorer, pickles=True)
-    check_scorer(scorer, tokenizer="tiny", completions=["", " good, good film."])
+    few = {"completions": ["", " good, good film.", "यह"], "rows": 40, "longest": 150}
+    check_scorer(scorer, pickles=True, **few)
+    check_scorer(scorer, tokenizer="tiny", **few)
 
 
 def test_pickling_after_use():

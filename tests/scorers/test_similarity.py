@@ -91,7 +91,9 @@ def test_windows_end_at_spaces():
 
 
 def test_contract():
-    check_scorer({"name": "similarity", "model": PATH}, prompts=PROMPTS, completions=["", "good"], pickles=True)
+    check_scorer(
+        {"name": "similarity", "model": PATH}, prompts=PROMPTS, completions=["", "good"], pickles=True, longest=500
+    )
     check_scorer(
         {"name": "similarity", "model": PATH, "to": "prompt", "long": "windows"},
         prompts=["It rains"],

@@ -112,11 +112,20 @@ def choose(
     return actions, all_log_probs
 
 
-def sample(log_probs: torch.Tensor) -> torch.Tensor:
+def sample(log_probs: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
     """One token per row, (M, V) -> (M,), by inverting the distribution function.
 
     It takes one random number per row, where `torch.multinomial` takes one per token of the vocabulary.
+
+    Args:
+        log_probs: (M, V).
+        drawn: the random numbers, (M,) float64 in [0, 1); None draws them from torch's own generator.
     """
     cumulative = log_probs.double().exp().cumsum(-1)
-    drawn = torch.rand(len(log_probs), 1, dtype=torch.float64, device=log_probs.device) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, drawn, right=True).squeeze(-1).clamp(max=log_probs.shape[-1] - 1)
+    if drawn is None:
+        drawn = torch.rand(len(log_probs), dtype=torch.float64, device=log_probs.device)
+    return (
+        torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)
+        .squeeze(-1)
+        .clamp(max=log_probs.shape[-1] - 1)
+    )

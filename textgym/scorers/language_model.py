@@ -118,13 +118,13 @@ class LanguageModel:
         sums = log_likelihoods(self.model, contexts, continuations, self.tokenizer.vocab_size, self.batch_size)
         return sums.numpy()
 
-    def check_lengths(self, generations: Generations, lengths: Sequence[int]) -> None:
-        """Refuse, with a `ScorerError`, a row that needs more positions than the model has."""
+    def check_lengths(self, generations: Generations, lengths: Sequence[int], what: str = "tokens") -> None:
+        """Refuse, with a `ScorerError`, a row that needs more positions than the model has; `what` is counted."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for row, length in enumerate(lengths):
             if limit is not None and length > limit:
                 raise ScorerError(
-                    f"scorer {self.name!r}: row {generations.rows[row]} has {length} tokens, more than the {limit} "
+                    f"scorer {self.name!r}: row {generations.rows[row]} has {length} {what}, more than the {limit} "
                     f"that the model reads: {generations.texts[row]!r}"
                 )
 

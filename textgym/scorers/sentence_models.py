@@ -78,7 +78,7 @@ def limit_of(model: Any) -> float:
 
 
 def refuse_long(
-    name: str, generations: Generations, row: int, count: int, limit: float, text: str, advice: str
+    name: str, generations: Generations, row: int, count: int, limit: float, text: Any, advice: str = ""
 ) -> None:
     """Raise a `ScorerError` for a row with a text of which the model would read a part."""
     raise ScorerError(

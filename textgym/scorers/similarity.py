@@ -9,14 +9,13 @@ import numpy as np
 
 from textgym.arguments import Count, check_argument
 from textgym.scorers.base import FloatArray, Generations, Scorer, errors_of
-from textgym.scorers.references import references_of
+from textgym.scorers.reading import To, counterparts_of
 from textgym.scorers.sentence_models import limit_of, load_sentence_model, refuse_long, token_counts
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-To = Literal["reference", "prompt"]
 Long = Literal["error", "windows"]
 
 
@@ -77,7 +76,7 @@ class Similarity(Scorer):
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) cosines."""
-        completions, others = generations.completions, self._others(generations)
+        completions, others = generations.completions, counterparts_of(generations, self.to, self.column)
         row_of: dict[str, int] = {}  # the first row with each text
         for row, texts in enumerate(zip(completions, others, strict=True)):
             for text in (texts[0], *texts[1]):
@@ -85,12 +84,6 @@ class Similarity(Scorer):
         units = self._units(generations, row_of)
         pairs = zip(completions, others, strict=True)
         return [max(_cosine(units.get(text), units.get(other)) for other in listed) for text, listed in pairs]
-
-    def _others(self, generations: Generations) -> list[list[str]]:
-        if self.to == "reference":
-            return references_of(generations, self.column)
-        contents = generations.table.contents(generations.prompt_ids)
-        return [[content if isinstance(content, str) else content[-1]["content"]] for content in contents]
 
     def _units(self, generations: Generations, row_of: dict[str, int]) -> dict[str, FloatArray]:
         """The embedding of every text in which there is something to embed, of length 1."""
