@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from scripts import scorer_pages
 from scripts.agent_pages import with_tables
 from scripts.env_pages import class_page, id_page
 from textgym.tasks import TASKS
@@ -19,6 +20,7 @@ def main() -> None:
     pages = {task.id: id_page(task, gym.make(task.id)) for task in TASKS.values()}
     for name, text in {**pages, "README": class_page()}.items():
         (ENVS / f"{name}.md").write_text(text, encoding="utf-8")
+    (ENVS.parent / "scorers.md").write_text(scorer_pages.page(), encoding="utf-8")
     for page in AGENTS.glob("*.md"):
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
