@@ -18,8 +18,8 @@ from tests.helpers.toy_matching import (
     rollout,
     stochastic_gradients,
 )
+from textgym.language_models.pieces import PASS_COST
 from textgym.matching import make_divergence
-from textgym.training.episodes import PASS_COST
 
 EPISODES = 200 * 64
 EOS = 3

@@ -12,7 +12,7 @@ from agents import GRPO, PPO, REINFORCE, RLOO
 from tests.conftest import CHARACTERS, episodes_of, share_of_a, small_llama
 from tests.helpers.agents import Log, agent, assert_same, gradients, randomize_values, stale_episodes, weights
 from textgym.exact import TokenTree
-from textgym.language_models.forward import episode_logits
+from textgym.language_models.shared_prompts import episode_logits
 
 BINARY = {
     "tokenizer": {"name": "characters", "alphabet": "ab"},

@@ -12,8 +12,8 @@ from agents.soft_q_learning import SoftQLearning
 from tests.conftest import CHARACTERS, episodes_of, small_llama
 from tests.helpers.agents import Log, agent, assert_same, weights
 from textgym.exact import TokenTree, soft_optimal
-from textgym.language_models.forward import episode_logits
 from textgym.language_models.log_probs import LOGITS_PER_CHUNK
+from textgym.language_models.shared_prompts import episode_logits
 from textgym.training import TokenTerms
 
 BOTH = pytest.mark.parametrize("consistency", ["trajectory", "suffix"])

@@ -8,13 +8,13 @@ from tests.conftest import small_gpt2, small_llama
 from tests.helpers.models import small
 from textgym.language_models.forward import (
     check_model,
-    episode_logits,
     hidden_states,
     left_aligned,
     logits_of,
     memory_advice,
     state_hidden,
 )
+from textgym.language_models.shared_prompts import episode_logits
 from textgym.mdp import TextMDP, first_observation, model_inputs
 
 MDP = TextMDP(vocab_size=5, max_prompt_tokens=4, max_new_tokens=6, eos_token_ids=(4,), bos_token_id=4)

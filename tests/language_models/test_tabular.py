@@ -11,7 +11,8 @@ import textgym  # noqa: F401 (registers the ids)
 from agents.reinforce import REINFORCE
 from textgym.language_models import load_model
 from textgym.language_models.decoder import Decoder, check_decoding
-from textgym.language_models.forward import check_model, episode_logits, state_hidden
+from textgym.language_models.forward import check_model, state_hidden
+from textgym.language_models.shared_prompts import episode_logits
 from textgym.language_models.tabular import TabularLM
 from textgym.mdp import TextMDP
 from textgym.sb3 import TokenPolicy

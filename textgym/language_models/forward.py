@@ -83,7 +83,7 @@ def left_aligned(mdp: TextMDP, rows: torch.Tensor) -> tuple[torch.Tensor, torch.
 
     Args:
         mdp: the MDP.
-        rows: (N, P + T) int64.
+        rows: (N, W) int64, whose real tokens stand side by side.
 
     Returns:
         ids (N, L), where a row's last token fills what is behind it, and the rows' numbers of tokens (N,).
@@ -100,17 +100,8 @@ def state_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> to
     return hidden_states(model, ids)[torch.arange(len(ids), device=ids.device), lengths - 1]
 
 
-def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
-    """The hidden states that the tokens of completions are drawn from, in one forward pass.
-
-    Args:
-        model: a causal LM.
-        mdp: the MDP.
-        rows: (B, P + T) int64, finished or not.
-
-    Returns:
-        (M, H), one per completion token, row by row; M is the number of completion tokens in `rows`.
-    """
+def whole_rows_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
+    """The hidden states that completions' tokens are drawn from, (M, H), by one pass over every row."""
     ids, _ = left_aligned(mdp, rows)
     prompt = rows[:, : mdp.max_prompt_tokens].ne(mdp.pad_id).sum(-1, keepdim=True)  # (B, 1)
     steps = torch.arange(mdp.max_new_tokens, device=rows.device)
@@ -118,23 +109,6 @@ def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> 
     completion = rows[:, mdp.max_prompt_tokens :].ne(mdp.pad_id).sum(-1)
     row = torch.arange(len(rows), device=rows.device).repeat_interleave(completion)  # (M,)
     return hidden_states(model, ids[:, :-1])[row, index]  # nothing is drawn from a last token
-
-
-def episode_logits(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
-    """Logits of every action of whole episodes in one forward pass.
-
-    Args:
-        model: a causal LM.
-        mdp: the MDP.
-        rows: (B, P + T) int64, finished or not.
-
-    Returns:
-        (B, T, V) float32; entry [b, t] belongs to the state before completion token t, and is 0 behind the last one.
-    """
-    logits = logits_of(model, episode_hidden(model, mdp, rows), mdp.vocab_size)
-    result = logits.new_zeros(len(rows), mdp.max_new_tokens, mdp.vocab_size)
-    result[rows[:, mdp.max_prompt_tokens :] != mdp.pad_id] = logits
-    return result
 
 
 @contextmanager

@@ -102,19 +102,16 @@ class TabularModel(TabularPreTrainedModel):
         Returns:
             `last_hidden_state`, (N, Q, K + 1).
         """
-        length = input_ids.shape[1]
         if position_ids is None:
             position_ids = self._positions(input_ids, attention_mask, past_key_values)
         digits = self.embed_tokens(input_ids) * (position_ids > 0)  # BOS is no digit
-        if attention_mask is not None and attention_mask.ndim == 2:
-            digits = digits * (attention_mask[:, -length:] != 0)
         keys, values = digits[:, None, :, None], position_ids[:, None, :, None]
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, 0)
         distances = position_ids[:, :, None] - values[:, 0, None, :, 0]  # (N, Q, W)
         attended = distances >= 0
-        if attention_mask is not None and attention_mask.ndim == 4:
-            mask = attention_mask[:, 0]
+        if attention_mask is not None:
+            mask = attention_mask[:, None] != 0 if attention_mask.ndim == 2 else attention_mask[:, 0]
             attended = attended & (mask if mask.dtype == torch.bool else mask >= 0)
         # (N, Q): sum_j (a_j + 1) K^(d-1-j); beyond L, a power could overflow
         powers = self.config.num_tokens ** distances.clamp(0, self.config.max_new_tokens)

@@ -21,10 +21,11 @@ from textgym.language_models.adapters import add_lora, check_adapters
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
-from textgym.language_models.forward import check_model, episode_hidden, logits_of, memory_advice, state_hidden
+from textgym.language_models.forward import check_model, logits_of, memory_advice, state_hidden
 from textgym.language_models.loader import load_model
 from textgym.language_models.log_probs import TokenTerms, by_step, token_terms
 from textgym.language_models.precision import Precision, lower_frozen_matrices
+from textgym.language_models.shared_prompts import episode_hidden
 from textgym.mdp import TextMDP
 
 ValueFunction = Literal["shared", "separate"]

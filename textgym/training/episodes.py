@@ -7,15 +7,14 @@ all of its tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-PASS_COST = {"cpu": 8, "cuda": 4096}
-"""What a forward and backward pass costs whatever its size, in tokens: reading weights, or launching kernels."""
+from textgym.language_models.pieces import cheapest_groups, cheapest_slices, pass_cost
 
 
 @dataclass(frozen=True)
@@ -101,38 +100,28 @@ class Episodes:
         """Some of the episodes."""
         return Episodes(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
-    def micro_batches(self, size: int | None = None) -> Iterator[torch.Tensor]:
-        """Indices of episodes to run together: of similar length, so that little of a micro-batch is padding.
+    def micro_batches(self, size: int | None = None, share_prompts: bool = True) -> list[torch.Tensor]:
+        """Indices of episodes to run together, cut so that the fewest tokens go through the model.
 
-        The cuts are those of least cost, which is the tokens with padding plus `PASS_COST` for each micro-batch.
+        Either episodes of similar length are together, so that little of a micro-batch is padding, or those with the
+        same prompt, which is then computed once.
 
         Args:
             size: episodes in a micro-batch at most; None sets no bound.
+            share_prompts: whether the model can (`shares_prompts`).
         """
+        cost, device = pass_cost(self.rows.device.type), self.rows.device
         lengths, order = self.row_lengths.cpu().sort(stable=True)
-        for start, end in cheapest_slices(lengths.numpy(), size, PASS_COST.get(self.rows.device.type, 32)):
-            yield order[start:end].to(self.rows.device)
-
-
-def cheapest_slices(lengths: np.ndarray, size: int | None, cost: int) -> list[tuple[int, int]]:
-    """Cut sorted lengths into slices [start, end) of at most `size` with the least sum of (n max(lengths) + cost).
-
-    By dynamic programming over the end of the last slice. Where there is no bound, only cuts between different lengths
-    can gain anything.
-    """
-    ends = np.arange(len(lengths)) if size else np.flatnonzero(np.diff(lengths, append=-1))
-    places = np.concatenate([[0], ends + 1])  # where a slice may start or end
-    best, cut = np.zeros(len(places)), np.zeros(len(places), np.int64)
-    for end in range(1, len(places)):
-        starts = np.arange(max(0, end - size) if size else 0, end)
-        costs = best[starts] + (places[end] - places[starts]) * lengths[places[end] - 1] + cost
-        cut[end] = starts[costs.argmin()]
-        best[end] = costs.min()
-    slices, end = [], len(places) - 1
-    while end:
-        slices.append((int(places[cut[end]]), int(places[end])))
-        end = int(cut[end])
-    return slices[::-1]
+        least, slices = cheapest_slices(lengths.numpy(), size, cost)
+        if share_prompts:
+            prompts = (self.row_lengths + 1 - self.lengths).cpu().numpy()
+            together = np.lexsort([self.prompt_ids.cpu().numpy(), prompts])
+            fed = (self.lengths - 1).cpu().numpy()[together]
+            groups = self.prompt_ids.cpu().numpy()[together]
+            shared, cuts = cheapest_groups(groups, prompts[together], fed, size, cost)
+            if shared < least:
+                order, slices = torch.from_numpy(together), cuts
+        return [order[start:end].to(device) for start, end in slices]
 
 
 def minibatches(n: int, batch_size: int | None) -> tuple[torch.Tensor, ...]:
