@@ -15,6 +15,8 @@ import torch
 from agents.proposals import ProposalName
 from scripts.benchmarks.bench import Bench, Lengths
 from scripts.benchmarks.timing import side_by_side
+from textgym.training import Episodes
+from textgym.training.terms import with_training_terms
 
 
 def rollout(
@@ -109,6 +111,7 @@ def update(
     num_envs: tuple[int, ...] = (16, 64),
     lengths: tuple[Lengths, ...] = ("equal", "ragged"),
     prompt_tokens: int = 8,
+    num_generations: int = 4,
     new_tokens: int = 32,
     device: str = "cpu",
     dtype: str = "float32",
@@ -116,13 +119,15 @@ def update(
 ) -> Iterator[dict[str, Any]]:
     """Tokens per second of one gradient step on sampled episodes, and of a bare forward, backward and step.
 
-    `padding` is the number of padded tokens over that of real ones, prompts included.
+    `fed` is the number of tokens that go through the model, padding included, over that of real ones, prompts included; a
+    prompt that is computed once for all of its completions brings it below 1.
 
     Args:
         model: as for `rollout`.
         num_envs: episodes in the batch.
         lengths: equal or ragged.
         prompt_tokens: of every prompt.
+        num_generations: episodes that share a prompt.
         new_tokens: the length limit.
         device: `cpu` or `cuda`.
         dtype: `bfloat16` for autocast.
@@ -130,7 +135,8 @@ def update(
     """
     for kind in lengths:
         for rows in num_envs:
-            bench = Bench("reinforce", model, rows, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, kl_coef=0.0)
+            groups = (num_generations, prompt_tokens, new_tokens)
+            bench = Bench("reinforce", model, rows, *groups, kind, 1, device, dtype, kl_coef=0.0)
             agent = bench.agent
             episodes = agent.sample_episodes(rows)
             episodes = agent.with_advantages(episodes, agent.rewards(episodes))
@@ -146,14 +152,23 @@ def update(
                 return synchronized(bench.agent.device, bench.bare.train(episodes.rows, optimizer))
 
             timings = side_by_side({"textgym": ours, "bare": bare}, repeats)
-            padded = sum(int(episodes.row_lengths[i].max()) * len(i) for i in episodes.micro_batches())
-            real = int(episodes.row_lengths.sum())
-            flops = 6 * sum(p.numel() for p in agent.policy.model.parameters()) * real / tokens
+            fed, real = tokens_fed(agent, episodes), int(episodes.row_lengths.sum())
+            flops = 6 * sum(p.numel() for p in agent.policy.model.parameters()) * fed / tokens
             rate = bench.report("update", timings)
             yield rate | {
-                "padding": round(padded / real - 1, 3),
+                "fed": round(fed / real, 3),
                 "tflops": round(flops * rate["tokens_per_second_wall"]["textgym"] / 1e12, 3),
             }
+
+
+def tokens_fed(agent: Any, episodes: Episodes) -> int:
+    """Tokens that go through the model in one pass over the episodes, padding included."""
+    counts: list[int] = []
+    embeddings = agent.policy.model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda module, args, output: counts.append(args[0].numel()))
+    with_training_terms(agent.token_model, episodes, None)
+    handle.remove()
+    return sum(counts)
 
 
 def synchronized(device: torch.device, tokens: int) -> int:

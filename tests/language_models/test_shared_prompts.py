@@ -183,3 +183,7 @@ def test_micro_batches_keep_the_completions_of_a_prompt_together():
     assert [int(episodes.row_lengths[index].max()) for index in apart] == sorted(
         int(episodes.row_lengths[index].max()) for index in apart
     )
+
+
+def test_a_frozen_model_shares_too():
+    assert shares_prompts(small("Llama").requires_grad_(False), MDP)

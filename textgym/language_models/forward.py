@@ -117,6 +117,11 @@ def memory_advice(advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_exhausted(error):
             raise torch.OutOfMemoryError(f"the batch does not fit into memory; {advice}") from error
         raise
+
+
+def is_exhausted(error: RuntimeError) -> bool:
+    """Whether an error says that the memory is exhausted."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
