@@ -119,8 +119,8 @@ def update(
 ) -> Iterator[dict[str, Any]]:
     """Tokens per second of one gradient step on sampled episodes, and of a bare forward, backward and step.
 
-    `fed` is the number of tokens that go through the model, padding included, over that of real ones, prompts included; a
-    prompt that is computed once for all of its completions brings it below 1.
+    `fed` is the number of tokens that go through the model, padding included, over that of real ones, prompts included;
+    a prompt that is computed once for all of its completions brings it below 1.
 
     Args:
         model: as for `rollout`.

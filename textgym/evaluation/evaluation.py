@@ -16,7 +16,6 @@ import torch
 
 from textgym.evaluation.policies import Policy
 from textgym.evaluation.samples import Sample
-from textgym.language_models.shared_prompts import shares_prompts
 from textgym.matching.estimates import Estimate, jackknife
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.scorers.trainer import take_metrics
@@ -130,7 +129,7 @@ def token_entropy(policy: Policy, episodes: Episodes) -> Estimate:
     It is a ratio of two means over episodes, of summed entropies and of lengths; so is its standard error.
     """
     sums = torch.zeros(len(episodes), dtype=torch.float64, device=episodes.rows.device)  # (E,)
-    sharing = shares_prompts(policy.token_model.model, policy.token_model.mdp)
+    sharing = policy.token_model.shares_prompts()
     for index in episodes.micro_batches(policy.micro_batch_size, sharing):
         terms = policy.token_model.evaluate_episodes(
             episodes.rows[index], episodes.actions[index], entropy_gradient=False

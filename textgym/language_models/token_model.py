@@ -25,7 +25,7 @@ from textgym.language_models.forward import check_model, logits_of, memory_advic
 from textgym.language_models.loader import load_model
 from textgym.language_models.log_probs import TokenTerms, by_step, token_terms
 from textgym.language_models.precision import Precision, lower_frozen_matrices
-from textgym.language_models.shared_prompts import episode_hidden
+from textgym.language_models.shared_prompts import episode_hidden, shares_prompts
 from textgym.mdp import TextMDP
 
 ValueFunction = Literal["shared", "separate"]
@@ -237,6 +237,11 @@ class TokenModel(CheckedArguments, nn.Module):
         with self.autocast(), memory_advice("lower micro_batch_size"):
             _, terms = self._terms_of_episodes(model, rows, actions, truncate=False)
         return by_step(actions, self.mdp, terms)
+
+    def shares_prompts(self, model: Any = None) -> bool:
+        """Whether a model, by default the policy's, computes a prompt once for all of its completions."""
+        with self.autocast():
+            return shares_prompts(self.model if model is None else model, self.mdp)
 
     def _terms_of_episodes(
         self, model: Any, rows: torch.Tensor, actions: torch.Tensor, **options: bool

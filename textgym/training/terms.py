@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from textgym.language_models.shared_prompts import shares_prompts
 from textgym.language_models.token_model import TokenModel
 from textgym.training.episodes import Episodes
 
@@ -21,7 +20,7 @@ def with_training_terms(token_model: TokenModel, episodes: Episodes, micro_batch
         micro_batch_size: episodes per forward pass at most.
     """
     values, log_probs = torch.zeros_like(episodes.values), torch.zeros_like(episodes.log_probs)
-    for index in episodes.micro_batches(micro_batch_size, shares_prompts(token_model.model, token_model.mdp)):
+    for index in episodes.micro_batches(micro_batch_size, token_model.shares_prompts()):
         terms = token_model.evaluate_episodes(episodes.rows[index], episodes.actions[index], entropy_gradient=False)
         values[index], log_probs[index] = terms.values, terms.log_probs
     return episodes.replace(values=values, log_probs=log_probs)
@@ -39,7 +38,7 @@ def log_probs_under(
         micro_batch_size: episodes per forward pass at most.
     """
     log_probs, log_normalizers = torch.zeros_like(episodes.log_probs), torch.zeros_like(episodes.log_probs)
-    for index in episodes.micro_batches(micro_batch_size, shares_prompts(model, token_model.mdp)):
+    for index in episodes.micro_batches(micro_batch_size, token_model.shares_prompts(model)):
         terms = token_model.terms_under(model, episodes.rows[index], episodes.actions[index])
         log_probs[index], log_normalizers[index] = terms.log_probs, terms.log_normalizers
     return log_probs, log_normalizers

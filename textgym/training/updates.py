@@ -10,7 +10,6 @@ import torch
 
 from textgym.language_models.forward import memory_advice
 from textgym.language_models.log_probs import TokenTerms
-from textgym.language_models.shared_prompts import shares_prompts
 from textgym.language_models.token_model import TokenModel
 from textgym.training.episodes import Episodes
 
@@ -72,7 +71,7 @@ def accumulate_gradients(
     weights, means = token_weights(episodes.mask, normalization), token_weights(episodes.mask, "token")
     sums: dict[str, torch.Tensor] = {}
     all_log_probs = torch.zeros_like(episodes.log_probs)
-    for index in episodes.micro_batches(micro_batch_size, shares_prompts(token_model.model, token_model.mdp)):
+    for index in episodes.micro_batches(micro_batch_size, token_model.shares_prompts()):
         batch = episodes.select(index)
         terms = token_model.evaluate_episodes(batch.rows, batch.actions, entropy_gradient=ent_coef != 0)
         if on_policy:
