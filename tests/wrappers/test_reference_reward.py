@@ -8,7 +8,7 @@ import torch
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from tests.helpers.wrappers import assert_vector_is_many_singles, reward_table
 from textgym.exact import evaluate_policy, soft_optimal
-from textgym.language_models.forward import episode_logits
+from textgym.language_models.shared_prompts import episode_logits
 from textgym.wrappers import ReferenceReward, VectorReferenceReward
 
 

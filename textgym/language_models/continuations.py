@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from textgym.language_models.distribution import TokenDistribution
-from textgym.language_models.forward import episode_hidden, memory_advice
+from textgym.language_models.forward import memory_advice
 from textgym.language_models.log_probs import by_step, token_terms
+from textgym.language_models.shared_prompts import episode_hidden
 from textgym.mdp import IntArray, TextMDP, first_observation
 
 if TYPE_CHECKING:

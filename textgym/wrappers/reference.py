@@ -9,8 +9,9 @@ import torch
 
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.distribution import TokenDistribution
-from textgym.language_models.forward import check_model, episode_hidden, logits_of
+from textgym.language_models.forward import check_model, logits_of
 from textgym.language_models.loader import load_model
+from textgym.language_models.shared_prompts import episode_hidden
 from textgym.mdp import IntArray, TextMDP, append
 from textgym.scorers.base import FloatArray
 
