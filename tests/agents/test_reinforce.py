@@ -8,6 +8,7 @@ import torch
 from agents import GRPO, REINFORCE, RLOO
 from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
 from tests.helpers.agents import agent
+from textgym.scorers import Scorer
 
 
 def test_weights_by_hand():
@@ -102,3 +103,90 @@ def test_a_group_of_one_that_chance_makes_is_refused_by_the_update(cls, kwargs):
     made = agent(cls, k=1, env=CHARACTERS | {"prompts": ["a", "b", "c", "d"]}, kl_coef=0.0, **kwargs)
     with pytest.raises(ValueError, match="needs at least two episodes of every prompt, and . of . prompts have one"):
         made.learn(10_000)  # 8 rows, 4 prompts: soon one comes once
+
+
+def three(completions):
+    return [300.0 * text.count("a") for text in completions]
+
+
+def thirds(completions):
+    return [text.count("b") / 3 for text in completions]
+
+
+SUM = {"name": "weighted_sum", "scorers": [three, thirds], "weights": [2.0, 1.0]}
+
+
+def batch_of_two_components():
+    """Components 300, 0 | 1 in turn in one group: deviations 150 and 0.5, so each normalised value is 1 or -1."""
+    batch = episodes_of([[0.0, 600.0, None], [0.0, 0.0, 1.0]], [[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]], prompt_ids=[5, 5])
+    return batch.replace(components=torch.tensor([[300.0, 0.0], [0.0, 1.0]]))
+
+
+def test_normalised_components_by_hand():
+    batch = batch_of_two_components()
+    a, b = 150 / (150 + 1e-4), 0.5 / (0.5 + 1e-4)  # normalised: a, -b in the first episode, -a, b in the second
+    value = 2 * a - b
+
+    def advantages(cls, **kwargs):
+        made = agent(cls, scorer=SUM, per_component="normalize", **{"kl_coef": 0.0, **kwargs})
+        return made.with_advantages(batch, made.rewards(batch)).advantages
+
+    torch.testing.assert_close(advantages(RLOO), 2 * torch.tensor([[value, value, 0.0], [-value] * 3]))
+    none = advantages(REINFORCE, baseline="none", reward_to_go=True)
+    torch.testing.assert_close(none, torch.tensor([[value, value, 0.0], [-value] * 3]))
+    penalty = advantages(REINFORCE, baseline="none", kl_coef=0.5, reward_to_go=True)  # 0.5 (0.5, -0.5) off the first
+    torch.testing.assert_close(penalty, torch.tensor([[value, value + 0.25, 0.0], [-value] * 3]))
+    plain = advantages(GRPO, scale_advantages=False)
+    torch.testing.assert_close(plain, torch.tensor([[value, value, 0.0], [-value] * 3]))
+    scaled = value / (value + 1e-4)  # the deviation of the rollout
+    torch.testing.assert_close(advantages(GRPO), torch.tensor([[scaled, scaled, 0.0], [-scaled] * 3]))
+
+
+def test_the_deviation_that_scales_normalised_components_is_that_of_the_rollout():
+    """Two groups: in one both components agree, in the other they cancel out; GRPO's own deviation would hide it."""
+    batch = episodes_of(
+        [[901.0, None, None], [0.0, None, None], [600.0, None, None], [1.5, None, None]], [[0.0] * 3] * 4, [1, 1, 2, 2]
+    )
+    batch = batch.replace(components=torch.tensor([[450.0, 1.0], [0.0, 0.0], [300.0, 0.0], [0.0, 1.5]]))
+    made = agent(GRPO, scorer=SUM, per_component="normalize", kl_coef=0.0)
+    got = made.with_advantages(batch, made.rewards(batch)).advantages[:, 0]
+    sums = torch.tensor([3.0, -3.0, 1.0, -1.0])  # 2 + 1 and 2 - 1, but for the 1e-4
+    torch.testing.assert_close(got, sums / 5**0.5, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("cls", [REINFORCE, RLOO, GRPO])
+def test_a_training_with_normalised_components(cls):
+    made = agent(cls, scorer=SUM, per_component="normalize")
+    made.learn(100)
+    assert made._n_updates > 1
+
+
+def test_what_cannot_be_normalised():
+    with pytest.raises(ValueError, match="per_component is 'both'; accepted are .'sum', 'normalize'."):
+        agent(per_component="both")
+    with pytest.raises(ValueError, match="compares the episodes of a prompt, and the env has num_generations=1"):
+        agent(env=MANY, k=1, baseline="none", per_component="normalize")
+    batch = batch_of_two_components()
+    made = agent(scorer=SUM, per_component="normalize")
+    with pytest.raises(ValueError, match="but a wrapper changes the rewards that the scorer gives"):
+        made.rewards(batch.replace(rewards=2 * batch.rewards))
+
+    class Steps(Scorer):
+        name = "steps"
+        per_token = True
+
+        def score(self, generations):
+            return [1.0] * len(generations)
+
+    with pytest.raises(ValueError, match="the reward of the scorer 'steps' pays per token"):
+        agent(scorer=Steps(), per_component="normalize")
+
+    class Hidden(Scorer):
+        name = "hidden"
+        component_names = ("shown",)
+
+        def score(self, generations):
+            return [1.0] * len(generations)
+
+    with pytest.raises(ValueError, match="the reward of the scorer 'hidden' is no sum of its components"):
+        agent(scorer=Hidden(), per_component="normalize")

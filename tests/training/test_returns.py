@@ -6,7 +6,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from textgym.training.returns import baselines, generalized_advantages, group_deviations, returns_to_go, whiten
+from textgym.training.returns import (
+    baselines,
+    generalized_advantages,
+    group_deviations,
+    normalized_sum,
+    returns_to_go,
+    whiten,
+)
 
 RETURNS, PROMPTS = torch.tensor([1.0, 3.0, 10.0, 5.0, 20.0]), torch.tensor([7, 7, 2, 7, 2])
 
@@ -73,3 +80,28 @@ def test_a_group_of_one_among_others_has_nothing_to_be_compared_with(kind):
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="baseline is 'media'"):
         baselines(torch.ones(3), torch.zeros(3, dtype=torch.int64), "media")
+
+
+def test_a_normalized_sum_by_hand():
+    """Group 7 has 1, 3, 5, group 2 has 10, 20; the second component applies to one of group 2 and is equal in 7."""
+    nan = float("nan")
+    components = torch.tensor([[1.0, 4.0], [3.0, 4.0], [10.0, nan], [5.0, 4.0], [20.0, 8.0]], dtype=torch.float64)
+    three = 2 / ((8 / 3) ** 0.5 + 1e-4)  # of 1, 3, 5: two from the mean, over the deviation
+    two = 5 / (5 + 1e-4)
+    first = normalized_sum(components, torch.tensor([2.0, 1.0]).double(), PROMPTS)
+    torch.testing.assert_close(first, 2 * torch.tensor([-three, 0, -two, three, two]).double())
+    components[:, 1] = torch.tensor([1.0, nan, 3.0, 5.0, 3.0])  # mean 3 and deviation 2 of 1 and 5; then 3 and 0
+    second = normalized_sum(components, torch.tensor([0.0, -1.0]).double(), PROMPTS)
+    one = 2 / (2 + 1e-4)
+    torch.testing.assert_close(second, torch.tensor([one, 0, 0, -one, 0]).double())
+
+
+def test_a_scale_changes_nothing_in_a_normalized_sum():
+    components = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double()
+    prompts, weights = torch.arange(8) // 4, torch.tensor([1.0, 0.5, -2.0]).double()
+    scaled = normalized_sum(components * torch.tensor([1e3, 1.0, 1e2]) + 7, weights, prompts)
+    torch.testing.assert_close(normalized_sum(components, weights, prompts), scaled, atol=2e-3, rtol=0)  # but for 1e-4
+    with pytest.raises(
+        ValueError, match="per_component='normalize' needs at least two episodes of every prompt, and 1 of"
+    ):
+        normalized_sum(components, weights, torch.tensor([0] * 7 + [1]))

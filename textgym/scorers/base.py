@@ -197,6 +197,11 @@ class Scorer(ABC):
         """Names of the components that `evaluate` reports."""
         return (self.name,)
 
+    @property
+    def objectives(self) -> dict[str, float]:
+        """Component -> weight: the reward is the sum of these components, so weighted."""
+        return {self.name: 1.0}
+
     def _checked(self, generations: Generations) -> FloatArray:
         try:
             raw = self.score(generations)

@@ -61,6 +61,12 @@ class WeightedSum(Scorer):
         """The parts' components, in order."""
         return tuple(name for scorer in self.scorers for name in scorer.component_names)
 
+    @property
+    def objectives(self) -> dict[str, float]:
+        """The parts' objectives; those of a sum within the sum have the product of both weights."""
+        parts = zip(self.weights, self.scorers, strict=True)
+        return {name: weight * inner for weight, scorer in parts for name, inner in scorer.objectives.items()}
+
     def score(self, generations: Generations) -> FloatArray:
         """(n,) sums."""
         return self.evaluate(generations).rewards

@@ -68,15 +68,8 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
         raise ValueError(f"baseline is {kind!r}; accepted are {list(get_args(Baseline))}")
     if kind == "none":
         return torch.zeros_like(returns)
-    _, group = prompt_ids.unique(return_inverse=True)  # (E,)
-    sizes = group.bincount()  # (groups,)
+    group, sizes = _groups(prompt_ids, f"baseline {kind!r}", " (baseline 'none' needs no groups)")
     sums = torch.zeros_like(sizes, dtype=returns.dtype).index_add_(0, group, returns)
-    if sizes.min() < 2:
-        raise ValueError(
-            f"baseline {kind!r} needs at least two episodes of every prompt, and {int((sizes < 2).sum())} of "
-            f"{len(sizes)} prompts have one; make the env with num_generations=2 or more (baseline 'none' needs no "
-            "groups)"
-        )
     if kind == "mean":
         return (sums / sizes)[group]
     return (sums[group] - returns) / (sizes[group] - 1)
@@ -91,3 +84,47 @@ def group_deviations(returns: torch.Tensor, prompt_ids: torch.Tensor) -> torch.T
     """
     squared = (returns - baselines(returns, prompt_ids, "mean")) ** 2
     return baselines(squared, prompt_ids, "mean").sqrt()
+
+
+def normalized_sum(components: torch.Tensor, weights: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
+    """The sum over components k of w_k (r_k - mean_k) / (deviation_k + 1e-4), both of the episode's group.
+
+    So a component counts by its weight, however large its values are and however much they vary: the decoupled
+    normalisation of GDPO (Liu et al. 2026, arXiv 2601.05242). Mean and deviation are over the episodes of the group to
+    which the component applies; it adds nothing to the others.
+
+    Args:
+        components: (E, K), NaN where one does not apply.
+        weights: w, (K,).
+        prompt_ids: (E,) int64; episodes of one prompt are a group.
+
+    Returns:
+        (E,), of mean 0 in every group.
+
+    Raises:
+        ValueError: a group has only one episode.
+    """
+    group, sizes = _groups(prompt_ids, "per_component='normalize'")
+    known = ~components.isnan()
+    values = components.nan_to_num(nan=0.0)
+
+    def means(summands: torch.Tensor) -> torch.Tensor:
+        """The mean over the known entries of each group, 0 where there is none; (E, K) -> (E, K)."""
+        sums, counts = (torch.zeros(len(sizes), *summands.shape[1:]).to(summands) for _ in range(2))
+        sums.index_add_(0, group, summands * known)
+        return (sums / counts.index_add_(0, group, known.to(summands)).clamp(min=1))[group]
+
+    centred = (values - means(values)) * known
+    return (centred / (means(centred**2).sqrt() + 1e-4)) @ weights
+
+
+def _groups(prompt_ids: torch.Tensor, what: str, remark: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+    """The group of each episode, (E,), and the sizes of the groups, (groups,), of two or more episodes each."""
+    _, group = prompt_ids.unique(return_inverse=True)
+    sizes = group.bincount()
+    if sizes.min() < 2:
+        raise ValueError(
+            f"{what} needs at least two episodes of every prompt, and {int((sizes < 2).sum())} of {len(sizes)} prompts "
+            f"have one; make the env with num_generations=2 or more{remark}"
+        )
+    return group, sizes
