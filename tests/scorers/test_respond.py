@@ -14,6 +14,7 @@ from agents import REINFORCE
 from tests.conftest import share_of_a, small_gpt2, small_llama
 from textgym.language_models import load_model_and_tokenizer
 from textgym.scorers import FunctionScorer, Respond, ScorerError, make_scorer
+from textgym.scorers.trainer import Trainer, take_metrics
 from textgym.testing import check_scorer, make_generations
 from textgym.tokenizers import character_tokenizer, make_tokenizer
 
@@ -52,6 +53,18 @@ def test_the_inner_scorer_sees_what_the_model_generates(batch_size):
     assert list(scores.components) == ["respond", "lengths"]
     for values in (scores.rewards, *scores.components.values()):
         assert values.tolist() == [len(text) for text in expected]
+
+
+def test_the_responses_and_what_the_inner_scorer_reports_reach_the_training():
+    def reporting(completions, log_metric):
+        log_metric("letters", sum(map(len, completions)))
+        return [0.0] * len(completions)
+
+    batch = replace(BATCH, trainer=Trainer())
+    Respond(reporting, max_new_tokens=8).evaluate(batch)
+    expected = [generated(text, max_new_tokens=8) for text in COMPLETIONS]
+    assert list(batch.trainer.extras["respond/response"]) == expected
+    assert take_metrics([batch.trainer]) == {"letters": sum(map(len, expected))}
 
 
 def test_a_template_makes_the_input():

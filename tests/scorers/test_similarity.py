@@ -39,6 +39,19 @@ def test_the_best_of_the_references():
     np.testing.assert_allclose(Similarity(MODEL).evaluate(BATCH).rewards, expected, atol=1e-5)
 
 
+def test_references_are_embedded_once(monkeypatch):
+    monkeypatch.setattr("textgym.scorers.similarity.KEPT", 3)
+    scorer, asked = Similarity(MODEL), []
+    encode = MODEL.encode
+    monkeypatch.setattr(MODEL, "encode", lambda texts, **kwargs: asked.append(list(texts)) or encode(texts, **kwargs))
+    first = scorer.evaluate(BATCH).rewards
+    references = ["a wonderful film", "The weather is bad.", "Take an umbrella!", "这部电影", "the film"]
+    assert set(asked[0]) == {*references, *COMPLETIONS}
+    again = scorer.evaluate(BATCH.select(np.array([2, 1]))).rewards  # the last three are known, and the newest kept
+    assert set(asked[1]) == {"The weather is bad.", *COMPLETIONS[1:]}
+    np.testing.assert_allclose(again, first[[2, 1]], atol=1e-6)
+
+
 def test_similarity_to_the_prompt():
     expected = [cosine(row["prompt"], text) for row, text in zip(PROMPTS, COMPLETIONS, strict=True)]
     np.testing.assert_allclose(Similarity(MODEL, to="prompt").evaluate(BATCH).rewards, expected, atol=1e-5)

@@ -34,7 +34,8 @@ class Respond(Scorer):
 
     The same input gets the same response, whatever stands beside it in the batch: a response is greedy, or drawn with
     random numbers that its input and the seed determine. (What floating point does to another batch may still decide
-    between two tokens of equal probability.)
+    between two tokens of equal probability.) The responses can be read as an extra of the training
+    (`env.unwrapped.task.trainer.extras`), the column `NAME/response`.
 
     Args:
         scorer: judges the response; anything that `make_scorer` accepts. Its components stay visible in `info`.
@@ -119,7 +120,9 @@ class Respond(Scorer):
         ended = np.flatnonzero(generations.ended)
         values = np.zeros((1 + len(self.scorer.component_names), len(generations)))
         if ended.size:
-            inner = self.scorer.evaluate(self.answered(generations.select(ended)))
+            answered = self.answered(generations.select(ended))
+            generations.trainer.log_extra(f"{self.name}/response", answered.completions)
+            inner = self.scorer.evaluate(answered)
             values[:, ended] = [inner.rewards, *(inner.components[name] for name in self.scorer.component_names)]
         return Scores(values[0], dict(zip(self.component_names, values, strict=True)))
 
@@ -191,7 +194,9 @@ class Respond(Scorer):
             row[longest : longest + len(written)] = written
         lengths = mdp.completion_lengths(observations)
         every = np.ones(len(completions), bool)
-        return Generations(mdp, coder, table, observations, numbering, generations.rows, lengths, every)
+        return Generations(
+            mdp, coder, table, observations, numbering, generations.rows, lengths, every, generations.trainer
+        )
 
 
 def _fields_of(name: str, template: Any) -> list[str]:

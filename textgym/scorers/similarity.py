@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Long = Literal["error", "windows"]
+KEPT = 4096
+"""How many embeddings of references and prompts are kept, those that were met last."""
 
 
 class Similarity(Scorer):
@@ -39,7 +41,7 @@ class Similarity(Scorer):
 
     Range: [-1, 1]; 1 is best.
 
-    Cost: one forward pass of the model per text that is not in the batch twice, references included.
+    Cost: one forward pass of the model per different text; references and prompts are remembered, 4,096 of them.
 
     Source: `SentenceTransformer.encode` of sentence-transformers (Reimers and Gurevych 2019, arXiv 1908.10084).
 
@@ -72,18 +74,30 @@ class Similarity(Scorer):
         with errors_of(name):
             self.model: Any = load_sentence_model("SentenceTransformer", model, device, dtype)
         self._limit = limit_of(self.model)
+        self._kept: dict[str, FloatArray] = {}
         self._instruction = self.model.prompts.get(self.model.default_prompt_name) or ""
 
     def score(self, generations: Generations) -> list[float]:
         """(n,) cosines."""
         completions, others = generations.completions, counterparts_of(generations, self.to, self.column)
+        kept = {text: self._kept[text] for listed in others for text in listed if text in self._kept}
         row_of: dict[str, int] = {}  # the first row with each text
-        for row, texts in enumerate(zip(completions, others, strict=True)):
-            for text in (texts[0], *texts[1]):
-                row_of.setdefault(text, row)
-        units = self._units(generations, row_of)
+        for row, (text, listed) in enumerate(zip(completions, others, strict=True)):
+            for one in (text, *listed):
+                if one not in kept:
+                    row_of.setdefault(one, row)
+        units = kept | self._units(generations, row_of)
+        self._keep({other: units[other] for listed in others for other in listed if other in units})
         pairs = zip(completions, others, strict=True)
         return [max(_cosine(units.get(text), units.get(other)) for other in listed) for text, listed in pairs]
+
+    def _keep(self, units: dict[str, FloatArray]) -> None:
+        """Keep embeddings of references and prompts, which come again; of too many, those that were met last."""
+        for text in units:
+            self._kept.pop(text, None)
+        self._kept |= units
+        for text in list(self._kept)[:-KEPT]:
+            del self._kept[text]
 
     def _units(self, generations: Generations, row_of: dict[str, int]) -> dict[str, FloatArray]:
         """The embedding of every text in which there is something to embed, of length 1."""
@@ -92,7 +106,7 @@ class Similarity(Scorer):
         vectors = self.model.encode(parts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False)
         weights = self._counts(parts) if len(parts) > len(set(owners)) else [1] * len(parts)
         sums: dict[str, FloatArray] = {}
-        for owner, vector, weight in zip(owners, vectors.double().cpu().numpy(), weights, strict=True):
+        for owner, vector, weight in zip(owners, vectors.float().cpu().double().numpy(), weights, strict=True):
             sums[owner] = sums.get(owner, 0.0) + weight * vector
         return {text: total / np.linalg.norm(total).clip(1e-12) for text, total in sums.items()}
 
