@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import env, models, scorers
+from scripts.benchmarks import env, models, scorers, wrappers
 from scripts.command_line import run_script, versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
@@ -21,6 +21,7 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "rollout": models.rollout,
     "update": models.update,
     "train": models.train,
+    "wrappers": wrappers.wrappers,
     "scorers": scorers.scorers,
 }
 """Name on the command line -> a function with typed arguments that yields one result after the other."""

@@ -126,3 +126,12 @@ def test_scorers_beside_their_rollout(capsys):
             result["rollout_texts_per_second"] / result["texts_per_second"]["batched"], rel=0.02
         )
     assert plain["share_of_rollout"] < token["share_of_rollout"]  # one compares strings, the other runs a model
+
+
+def test_every_wrapper_is_measured(capsys):
+    main(["wrappers", "--num-envs", "1", "2", "--steps", "40", "--repeats", "1"])
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = [result["wrapper"] for result in results if result["num_envs"] == 1]
+    assert names == [result["wrapper"] for result in results if result["num_envs"] == 2]
+    assert {"none", "ConstantInfo", "PotentialShaping", "ReferenceReward", "CounterfactualCredit"} < set(names)
+    assert all(result["microseconds_per_step"] > 0 for result in results)

@@ -159,9 +159,9 @@ def test_stock_agents_learn(cls, name):
     env = make(8)
     dimensions = env.action_space.shape[0]
     noise = NormalActionNoise(np.zeros(dimensions), np.full(dimensions, 0.5))
-    exploration = {} if cls is SAC else {"action_noise": noise}
+    exploration = {"ent_coef": "auto_0.1"} if cls is SAC else {"action_noise": noise}
     sizes = {"learning_starts": 400, "gradient_steps": 4, "batch_size": 64, "policy_kwargs": {"net_arch": [64, 64]}}
-    agent = cls("MlpPolicy", env, seed=0, device="cpu", **sizes, **exploration)
+    agent = cls("MlpPolicy", env, learning_rate=1e-3, seed=0, device="cpu", **sizes, **exploration)
     rng = np.random.default_rng(0)
     before, error = returns(lambda rows: rng.uniform(-1, 1, (len(rows), dimensions)).astype("f4"))
     agent.learn(3000)

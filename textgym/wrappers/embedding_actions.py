@@ -55,7 +55,7 @@ class EmbeddingActions(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         gym.ActionWrapper.__init__(self, env)
         self._mdp = task_of(env).mdp
         self.embeddings = embedding_matrix(embeddings, metric, dimensions, self._mdp)
-        self._metric = metric
+        self._offsets = (self.embeddings**2).sum(-1) / 2 if metric == "l2" else np.zeros(len(self.embeddings))
         self.action_space = action_space(self.embeddings)
 
     def action(self, action: Any) -> Any:
@@ -63,7 +63,7 @@ class EmbeddingActions(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         given = check_actions(action, self.embeddings.shape[1:])
         base: Any = self.env.unwrapped
         allowed = base.action_masks() if self._mdp.restricted else None
-        return int(nearest(given, self.embeddings, self._metric, allowed))
+        return int(nearest(given, self.embeddings, self._offsets, allowed))
 
 
 class VectorEmbeddingActions(VectorWrapper, RecordConstructorArgs):
@@ -89,7 +89,7 @@ class VectorEmbeddingActions(VectorWrapper, RecordConstructorArgs):
         VectorWrapper.__init__(self, env)
         self._mdp = task_of(env).mdp
         self.embeddings = embedding_matrix(embeddings, metric, dimensions, self._mdp)
-        self._metric = metric
+        self._offsets = (self.embeddings**2).sum(-1) / 2 if metric == "l2" else np.zeros(len(self.embeddings))
         self.single_action_space = action_space(self.embeddings)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -98,21 +98,21 @@ class VectorEmbeddingActions(VectorWrapper, RecordConstructorArgs):
         given = check_actions(actions, (self.num_envs, self.embeddings.shape[1]))
         base: Any = self.env.unwrapped
         allowed = base.action_masks() if self._mdp.restricted else None
-        return self.env.step(nearest(given, self.embeddings, self._metric, allowed))
+        return self.env.step(nearest(given, self.embeddings, self._offsets, allowed))
 
 
-def nearest(actions: FloatArray, embeddings: FloatArray, metric: Metric, allowed: BoolArray | None) -> IntArray:
-    """The tokens whose embeddings are nearest: (..., d) -> (...); of equally near ones that with the lowest id.
+def nearest(actions: FloatArray, embeddings: FloatArray, offsets: FloatArray, allowed: BoolArray | None) -> IntArray:
+    """The tokens with the largest a . e - offset: (..., d) -> (...); of equal ones that with the lowest id.
+
+    With |e|^2 / 2 as offsets these are the nearest ones, since |a - e|^2 / 2 = |a|^2 / 2 - (a . e - |e|^2 / 2).
 
     Args:
         actions: (..., d), finite.
-        embeddings: (V, d); of unit length under `"cosine"`.
-        metric: see `EmbeddingActions`.
+        embeddings: (V, d); of one length, where angles are compared.
+        offsets: (V,)
         allowed: (..., V) True where the token may be taken; None allows all.
     """
-    nearness = actions @ embeddings.T  # (..., V); an action's own length changes no order
-    if metric == "l2":  # -|a - e|^2 / 2 without what all tokens share
-        nearness = nearness - (embeddings**2).sum(-1) / 2
+    nearness = actions @ embeddings.T - offsets  # (..., V)
     if allowed is not None:
         nearness = np.where(allowed, nearness, -np.inf)
     return nearness.argmax(-1)
