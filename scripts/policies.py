@@ -32,6 +32,8 @@ class ModelArgs:
     """Shortcut for the env's `scorer`: a name, an import string or a JSON dict."""
     prompts: str | None = None
     """Shortcut for the env's `prompts`: a file, a name or an import string."""
+    split: str | None = None
+    """Shortcut for the env's `split`: `test` for held-out prompts."""
     trust: bool = False
     """Import the modules that the checkpoint's env names; otherwise they are refused unless repeated here."""
     seed: Seed = 0
@@ -98,7 +100,7 @@ def load(
         **model_options: further arguments of `TokenModel`, which replace the checkpoint's.
     """
     model, saved = read_saved(args.model)
-    own = env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts)
+    own = env_arguments(args.env_kwargs, scorer=args.scorer, prompts=args.prompts, split=args.split)
     env, env_id, kwargs = make_env(saved, args.env_id, own, args.trust, num_envs=num_envs, **(env_options or {}))
     model_options = (saved.arguments["policy_kwargs"] if saved else {}) | model_options
     check_argument("--device", args.device, Device)

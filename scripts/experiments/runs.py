@@ -1,4 +1,7 @@
-"""The runs of `scripts/compare.py`: what is trained, evaluated and kept, and what need not be repeated."""
+"""The runs of an experiment over agents and seeds: what is trained, evaluated and kept, and what need not be repeated.
+
+`scripts/compare.py` evaluates by sampling, `scripts/rlvr.py` exactly.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ SHARED = {"run", "env", "model", "reference", "seed", "device"}
 
 
 @dataclass
-class Args:
-    """What to compare."""
+class TrainingArgs:
+    """What to compare. A subclass says how a policy is evaluated, and may have arguments of its own for that."""
 
     agents: tyro.conf.Positional[tuple[str, ...]]
     """Entries such as `rloo` or `ppo:n_epochs=2,kl_coef=0.02`; `python scripts/train.py ppo --help` lists arguments."""
@@ -39,12 +42,49 @@ class Args:
     """Runs of each entry, with seeds 0, 1, ..."""
     total_timesteps: Count = 20_000
     """Tokens that a run generates and trains on."""
-    evaluation_episodes: Count = 256
-    """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
     out: Path = Path("runs/compare")
     device: str = "auto"
     threads: Count | None = None
     """CPU threads of torch."""
+
+    def evaluation_arguments(self) -> dict[str, Any]:
+        """What the result of an evaluation depends on, as JSON.
+
+        Raises:
+            ValueError: the arguments do not go together.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, agent: EpisodicAlgorithm, seed: int) -> dict[str, Any]:
+        """The evaluation of a run's last policy, as JSON."""
+        raise NotImplementedError
+
+
+@dataclass
+class Args(TrainingArgs):
+    """What to compare by sampling."""
+
+    evaluation_episodes: Count = 256
+    """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
+
+    def evaluation_arguments(self) -> dict[str, Any]:
+        """The number of episodes.
+
+        Raises:
+            ValueError: it is no multiple of the number of envs.
+        """
+        if self.evaluation_episodes % self.env.n_envs:
+            raise ValueError(
+                f"--evaluation-episodes {self.evaluation_episodes} is not a multiple of --n-envs {self.env.n_envs}"
+            )
+        return {"evaluation_episodes": self.evaluation_episodes}
+
+    def evaluate(self, agent: EpisodicAlgorithm, seed: int) -> dict[str, Any]:
+        """A `textgym.evaluation.Evaluation`."""
+        # Every prompt drawn by itself, and random numbers that no training begins with.
+        agent.set_env(replace(self.env, num_generations=1).make())
+        agent.set_random_seed(seed + 1_000_000)
+        return evaluate(agent, self.evaluation_episodes).to_json()
 
 
 @dataclass(frozen=True)
@@ -87,7 +127,7 @@ class Run:
         return record
 
 
-def command_of(entry: str, args: Args) -> TrainArgs:
+def command_of(entry: str, args: TrainingArgs) -> TrainArgs:
     """The arguments of `scripts/train.py` that an entry stands for; a value of a wrong type ends the program.
 
     Raises:
@@ -112,7 +152,7 @@ def command_of(entry: str, args: Args) -> TrainArgs:
     return replace(command, model=args.model, device=args.device)  # type: ignore[call-arg]  # made at run time
 
 
-def plan(args: Args) -> list[Run]:
+def plan(args: TrainingArgs) -> list[Run]:
     """The runs, seed by seed: the untrained model and then the entries.
 
     Raises:
@@ -121,10 +161,6 @@ def plan(args: Args) -> list[Run]:
     """
     if not args.agents:
         raise ValueError("at least one agent is needed")
-    if args.evaluation_episodes % args.env.n_envs:
-        raise ValueError(
-            f"--evaluation-episodes {args.evaluation_episodes} is not a multiple of --n-envs {args.env.n_envs}"
-        )
     commands: dict[str, TrainArgs | None] = {UNTRAINED: None}
     commands |= {entry: command_of(entry, args) for entry in args.agents}
     runs = [run_of(entry, command, args, seed) for seed in range(args.seeds) for entry, command in commands.items()]
@@ -135,7 +171,7 @@ def plan(args: Args) -> list[Run]:
     return runs
 
 
-def run_of(entry: str, command: TrainArgs | None, args: Args, seed: int) -> Run:
+def run_of(entry: str, command: TrainArgs | None, args: TrainingArgs, seed: int) -> Run:
     """One run of an entry, or of the untrained model."""
     folder = args.out / "{}-{}".format(re.sub(r"[^\w.=,+-]+", "-", entry), seed)
     arguments: dict[str, Any] = {"env": asdict(args.env), "model": args.model, "device": args.device}
@@ -143,26 +179,25 @@ def run_of(entry: str, command: TrainArgs | None, args: Args, seed: int) -> Run:
         command = replace(command, seed=seed)  # type: ignore[call-arg]
         arguments |= {"agent": entry.partition(":")[0], "total_timesteps": args.total_timesteps} | asdict(command)
         del arguments["run"]
-    arguments |= {"seed": seed, "evaluation_episodes": args.evaluation_episodes}
+    arguments |= {"seed": seed} | args.evaluation_arguments()
     return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
 
 
-def execute(run: Run, args: Args) -> dict[str, Any]:
+def execute(run: Run, args: TrainingArgs) -> dict[str, Any]:
     """Train and evaluate; the record that stands in run.json then."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     if run.command is None:
         agent = EpisodicAlgorithm("TokenPolicy", args.env.make(), args.model, seed=run.seed, device=args.device)
     else:
         agent = run.command.agent()
         run.write()
         train(agent, run)
-    # Every prompt drawn by itself, and random numbers that no training begins with.
-    agent.set_env(replace(args.env, num_generations=1).make())
-    agent.set_random_seed(run.seed + 1_000_000)
-    evaluation = evaluate(agent, args.evaluation_episodes).to_json()
+    training_cpu_seconds = time.process_time() - cpu_start
+    evaluation = args.evaluate(agent, run.seed)
     return run.write(
         tokens=agent.num_timesteps,
         seconds=round(time.perf_counter() - start, 1),
+        training_cpu_seconds=round(training_cpu_seconds, 1),
         versions=versions(),
         evaluation=evaluation,
     )

@@ -1,11 +1,12 @@
 """What a policy is worth over a table of outcomes, against hand values."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from textgym.exact import entropy, expectation, kl, optimum_within, pass_at, target_log_probs
+from textgym.exact import best_of_log_probs, entropy, expectation, kl, optimum_within, pass_at, target_log_probs
 
 PI = torch.tensor([[0.5, 0.25, 0.25, 0.0], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
 A = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
@@ -74,6 +75,25 @@ def test_no_policy_within_the_kl_is_better():
     best = optimum_within(kl(log_p, log_a).mean().item(), log_a, rewards)
     assert best.reward == pytest.approx(expectation(log_p, rewards).mean().item(), abs=1e-9)
     assert best.beta == pytest.approx(0.3)
+
+
+def test_the_best_of_n_is_that_of_enumeration():
+    """Every triple of outcomes; of equally good ones, each is taken as often."""
+    log_pi, rewards = PI[1:].log(), torch.tensor([[0.5, 1.0, 0.5, 0.0]], dtype=torch.float64)
+    expected = [0.0] * 4
+    for triple in itertools.product(range(4), repeat=3):
+        best = [x for x in triple if rewards[0, x] == rewards[0, list(triple)].max()]
+        for x in best:
+            expected[x] += math.prod(PI[1, list(triple)].tolist()) / len(best)
+    log_best = best_of_log_probs(3, log_pi, rewards)
+    # given how good it is, the best is distributed as one sample is; in a triple, an outcome may stand twice
+    assert log_best.exp()[0].tolist() == pytest.approx(expected)
+    assert torch.equal(best_of_log_probs(1, log_pi, rewards).exp().round(decimals=12), PI[1:])
+    assert kl(log_best, log_pi).item() <= math.log(3) - 2 / 3
+    zeros = best_of_log_probs(2, PI[:1].log(), rewards)
+    assert zeros[0, 3] == -math.inf and zeros.exp().sum().item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="n is 0"):
+        best_of_log_probs(0, log_pi, rewards)
 
 
 def test_mistakes_are_named():

@@ -15,6 +15,7 @@ from tests.helpers.scripts import error_of
 from textgym.evaluation import evaluate
 from textgym.language_models import load_model
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.tasks.reviews import prompts
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,46 @@ def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     for word in ("reward", "regex", "KL to reference", "entropy", "ended by EOS", "distinct-2", "self-BLEU"):
         assert word in table
     assert f"{result.entropy.value:.4f}" in table and f"{result.reward.standard_error:.4f}" in table
+
+
+def test_pass_at_k_and_other_scorers(model, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    regex = '{"name": "regex", "pattern": "c", "component_name": "c"}'
+    common = {"model": model, "env_id": "TextGenChars-v0", "episodes": 24, "device": "cpu", "json": file, "samples": 24}
+    result = main(Args(**common, pass_at=(1, 4), success_at=0.25, scorers=(regex, "compiles")))
+    assert list(result.pass_at) == [1, 4] and 0 < result.pass_at[1].value < result.pass_at[4].value < 1
+    assert list(result.other_components) == ["c", "compiles"]
+    texts = [sample.completion for sample in result.samples]
+    assert result.other_components["c"].value == pytest.approx(sum(t.count("c") / max(len(t), 1) for t in texts) / 24)
+    written = json.loads(file.read_text())
+    assert {name: written[name] for name in result.to_json()} == result.to_json()
+    table = capsys.readouterr().out
+    for row in ("pass@1", "pass@4", "not trained on: c", "not trained on: compiles"):
+        assert row in table
+    more = main(Args(**common, pass_at=(1,), attempts=12, success="regex", success_at=0.25))
+    assert list(more.pass_at) == [1] and more.episodes == 24
+
+
+def test_held_out_prompts():
+    args = Args(env_kwargs='{"max_new_tokens": 2}', split="test", episodes=4, device="cpu", samples=4)
+    held_out = set(prompts("test"))
+    assert all(sample.prompt in held_out for sample in main(args).samples)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"episodes": 10, "pass_at": (1, 4)}, "--episodes 10 is not a multiple of 4, the completions of each prompt"),
+        ({"episodes": 24, "pass_at": (4,), "n_envs": 6}, "--n-envs 6 is not a multiple of 4"),
+        ({"episodes": 24, "pass_at": (4,), "n_envs": 16}, "--episodes 24 is not a multiple of --n-envs 16"),
+        ({"episodes": 24, "pass_at": (4,), "attempts": 2}, "needs 4 or more completions of each prompt, not 2"),
+        ({"episodes": 4, "scorers": ("{",)}, "--scorers is not JSON"),
+        ({"episodes": 4, "scorers": ("sentimet",)}, "sentiment"),
+    ],
+)
+def test_wrong_ways_to_measure(options, message, model):
+    with pytest.raises(ValueError, match=message):
+        main(Args(model=model, env_id="TextGenChars-v0", device="cpu", **options))
 
 
 def test_a_checkpoint_brings_its_env_and_reference(checkpoint, model, other_model):

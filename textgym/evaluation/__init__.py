@@ -11,6 +11,7 @@ from textgym.evaluation.policies import ModelPolicy, Policy
 from textgym.evaluation.samples import NoReward, Sample, play, show_sample
 from textgym.evaluation.sampling import best_of_n, quasi_rejection
 from textgym.evaluation.statistics import Interval
+from textgym.evaluation.success import Success, pass_at_k
 
 __all__ = [
     "Conversation",
@@ -20,9 +21,11 @@ __all__ = [
     "NoReward",
     "Policy",
     "Sample",
+    "Success",
     "best_of_n",
     "describe",
     "evaluate",
+    "pass_at_k",
     "play",
     "quasi_rejection",
     "show_sample",

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 
+from textgym.evaluation.other_scorers import make_scorers, score_episodes
 from textgym.evaluation.policies import Policy
 from textgym.evaluation.samples import Sample
+from textgym.evaluation.success import Success
 from textgym.matching.estimates import Estimate, jackknife
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
+from textgym.scorers import Scorer
 from textgym.scorers.trainer import take_metrics
 from textgym.training.episodes import Episodes
 
@@ -31,6 +34,8 @@ class Evaluation:
         reward: undiscounted return of the env.
         components: total of each scorer component, over the episodes to which it applies.
         metrics: what reward functions reported with `log_metric`, means over their calls.
+        pass_at: the chance that at least one of k completions of a prompt is right, by k; empty where it is not asked.
+        other_components: the components of the scorers that were given, which the env's reward does not have in it.
         kl_to_reference: sum_t log pi(a_t | s_t) - log a(a_t | s_t), nats per sequence: the unbiased k1 estimator of
             KL(pi || a), a being the frozen reference.
         entropy: of the next-token distribution in nats, mean over all sampled tokens.
@@ -46,6 +51,8 @@ class Evaluation:
     episodes: int
     reward: Estimate
     components: dict[str, Estimate]
+    pass_at: dict[int, Estimate]
+    other_components: dict[str, Estimate]
     kl_to_reference: Estimate
     entropy: Estimate
     length: Estimate
@@ -64,7 +71,7 @@ class Evaluation:
             if isinstance(value, Estimate):
                 value = value._asdict()
             if isinstance(value, dict):
-                return {name: plain(item) for name, item in value.items()}
+                return {str(name): plain(item) for name, item in value.items()}
             if isinstance(value, list | tuple):
                 return [plain(item) for item in value]
             return None if isinstance(value, float) and math.isnan(value) else value
@@ -72,46 +79,73 @@ class Evaluation:
         return plain(dataclasses.asdict(self))
 
 
-def evaluate(policy: Policy, episodes: int, samples: int = 4) -> Evaluation:
+def evaluate(
+    policy: Policy, episodes: int, samples: int = 4, success: Success | None = None, scorers: Sequence[Any] = ()
+) -> Evaluation:
     """Sample fresh episodes of a policy in its env and measure them; the policy and its counters do not change.
 
-    Standard errors take episodes as independent, so the env should have `num_generations=1`: mates share a prompt.
+    Standard errors take episodes as independent, so the env should have `num_generations=1`, because mates share a
+    prompt; or, with `success`, `num_generations=success.attempts`, and then groups are what is independent.
 
     Args:
-        policy: an agent, or a `ModelPolicy`.
+        policy: an agent, or a `ModelPolicy`; in an env with `split="test"`, it is measured on held-out prompts.
         episodes: how many; a multiple of the number of envs.
         samples: how many texts to keep.
+        success: when a completion is right, for pass@k.
+        scorers: others than the env's, which training never sees, each in any form that an env's `scorer` takes.
+
+    Raises:
+        ValueError: no episodes, or no multiple; what `Success.pass_at` and `make_scorers` refuse.
+        ScorerError: a scorer failed.
     """
-    trainer = policy.task.trainer
+    made, trainer = make_scorers(scorers), policy.task.trainer
     take_metrics([trainer])  # what was reported before is not of these episodes
-    described = describe(policy, policy.sample_episodes(episodes), samples)
+    described = describe(policy, policy.sample_episodes(episodes), samples, success, made)
     return dataclasses.replace(described, metrics=take_metrics([trainer]))
 
 
-def describe(policy: Policy, episodes: Episodes, samples: int = 4) -> Evaluation:
+def describe(
+    policy: Policy,
+    episodes: Episodes,
+    samples: int = 4,
+    success: Success | None = None,
+    scorers: Sequence[Scorer] = (),
+) -> Evaluation:
     """Measure episodes of a policy that hold the reference's log-probabilities.
 
     Args:
         policy: what sampled them.
         episodes: E of them.
         samples: how many texts to keep.
+        success: see `evaluate`.
+        scorers: see `evaluate`.
     """
-    task, rewards = policy.task, episodes.rewards.sum(-1)
+    task, rewards, group = policy.task, episodes.rewards.sum(-1), success.attempts if success else 1
+    pass_at = success.pass_at(episodes, task.scorer.component_names) if success else {}
+
+    def mean_of(values: torch.Tensor) -> Estimate:
+        means = values.double().view(-1, group).nanmean(-1)  # NaN where nothing applies
+        return Estimate.mean_of(means[~means.isnan()])
+
     completions = completion_ids(episodes)
     parts = [task.decode_parts(row) for row in episodes.rows.cpu().numpy()]
     texts = [text for _, text in parts]
     ends = [float(ids[-1] in task.mdp.eos_token_ids) for ids in completions]
+    components = zip(task.scorer.component_names, episodes.components.T, strict=True)
     return Evaluation(
         episodes=len(episodes),
-        reward=Estimate.mean_of(rewards),
-        components={
-            name: Estimate.mean_of(values[~values.isnan()])
-            for name, values in zip(task.scorer.component_names, episodes.components.T, strict=True)
+        reward=mean_of(rewards),
+        components={name: mean_of(values) for name, values in components},
+        pass_at=pass_at,
+        other_components={
+            name: mean_of(values)
+            for scorer in scorers
+            for name, values in score_episodes(task, scorer, episodes).items()
         },
-        kl_to_reference=Estimate.mean_of((episodes.log_probs - episodes.reference_log_probs).double().sum(-1)),
-        entropy=token_entropy(policy, episodes),
-        length=Estimate.mean_of(episodes.lengths),
-        eos_share=Estimate.mean_of(torch.tensor(ends)),
+        kl_to_reference=mean_of((episodes.log_probs - episodes.reference_log_probs).double().sum(-1)),
+        entropy=token_entropy(policy, episodes, group),
+        length=mean_of(episodes.lengths),
+        eos_share=mean_of(torch.tensor(ends)),
         **variety(completions, texts),  # type: ignore[arg-type]
         samples=tuple(Sample(*parts[i], rewards[i].item()) for i in evenly_spaced(range(len(texts)), samples)),
     )
@@ -123,10 +157,11 @@ def completion_ids(episodes: Episodes) -> list[list[int]]:
 
 
 @torch.no_grad()
-def token_entropy(policy: Policy, episodes: Episodes) -> Estimate:
+def token_entropy(policy: Policy, episodes: Episodes, group: int = 1) -> Estimate:
     """The mean entropy of the next-token distribution over all sampled tokens, in nats.
 
-    It is a ratio of two means over episodes, of summed entropies and of lengths; so is its standard error.
+    It is a ratio of two means over episodes, of summed entropies and of lengths; so is its standard error. Of the
+    episodes, every `group` that stand together have one prompt.
     """
     sums = torch.zeros(len(episodes), dtype=torch.float64, device=episodes.rows.device)  # (E,)
     sharing = policy.token_model.shares_prompts()
@@ -135,9 +170,10 @@ def token_entropy(policy: Policy, episodes: Episodes) -> Estimate:
             episodes.rows[index], episodes.actions[index], entropy_gradient=False
         )
         sums[index] = terms.entropies.double().sum(-1)
+    sums, lengths = (x.double().view(-1, group).sum(-1) for x in (sums, episodes.lengths))
     with torch.enable_grad():
         weights = torch.full_like(sums, 1 / len(sums), requires_grad=True)
-        return jackknife((weights @ sums) / (weights @ episodes.lengths.double()), weights)
+        return jackknife((weights @ sums) / (weights @ lengths), weights)
 
 
 def variety(completions: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float | None]:

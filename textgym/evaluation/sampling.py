@@ -15,6 +15,7 @@ import math
 import torch
 
 from textgym.evaluation.policies import Policy
+from textgym.evaluation.success import check_groups
 from textgym.matching import Acceptance, Target, find_log_beta, log_acceptance, measure
 from textgym.training.episodes import Episodes
 from textgym.training.features import check_features, features_of
@@ -35,11 +36,7 @@ def best_of_n(episodes: Episodes, n: int) -> Episodes:
     Raises:
         ValueError: n does not divide the number of episodes, or n that stand together have several prompts.
     """
-    if n < 1 or len(episodes) % n:
-        raise ValueError(f"{len(episodes)} episodes cannot be parted into groups of n={n}")
-    prompts = episodes.prompt_ids.view(-1, n)
-    if (prompts != prompts[:, :1]).any():
-        raise ValueError(f"the episodes to choose from have several prompts; make the env with num_generations={n}")
+    check_groups(episodes, n)
     best = episodes.rewards.sum(-1).view(-1, n).argmax(-1)
     return episodes.select(torch.arange(len(best), device=best.device) * n + best)
 

@@ -18,6 +18,8 @@ def table(evaluation: Evaluation, title: str) -> Table:
 
     rows: list[tuple[str, Estimate | float | None]] = [("reward", evaluation.reward)]
     rows += [(f"  {name}", value) for name, value in evaluation.components.items()]
+    rows += [(f"pass@{k}", value) for k, value in evaluation.pass_at.items()]
+    rows += [(f"not trained on: {name}", value) for name, value in evaluation.other_components.items()]
     rows += [
         ("KL to reference (nats per text)", evaluation.kl_to_reference),
         ("entropy (nats per token)", evaluation.entropy),

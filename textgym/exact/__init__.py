@@ -1,7 +1,16 @@
 """Exact answers on small token MDPs, to test agents against: see docs/exact.md."""
 
 from textgym.exact.answers import AnswerTree
-from textgym.exact.measures import Optimum, entropy, expectation, kl, optimum_within, pass_at, target_log_probs
+from textgym.exact.measures import (
+    Optimum,
+    best_of_log_probs,
+    entropy,
+    expectation,
+    kl,
+    optimum_within,
+    pass_at,
+    target_log_probs,
+)
 from textgym.exact.solutions import Solution, evaluate_policy, gradient, greedy, hard_optimal, soft_optimal
 from textgym.exact.tree import TokenTree
 
@@ -10,6 +19,7 @@ __all__ = [
     "Optimum",
     "Solution",
     "TokenTree",
+    "best_of_log_probs",
     "entropy",
     "evaluate_policy",
     "expectation",

@@ -55,6 +55,32 @@ def pass_at(k: int, log_probs: torch.Tensor, right: torch.Tensor) -> torch.Tenso
     return -torch.expm1(k * torch.log1p(-chance))
 
 
+def best_of_log_probs(n: int, log_probs: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
+    """The distribution of the best of n outcomes, of which equally good ones are equally likely to be taken.
+
+    With F(r) the chance of a reward of at most r, it is pi(x) (F(r)^n - P(reward < r)^n) / P(reward = r), within
+    log n - (n - 1) / n nats of pi (Beirami et al. 2024, arXiv 2401.01879).
+
+    Args:
+        n: samples to choose from.
+        log_probs: (C, X).
+        rewards: (C, X).
+
+    Returns:
+        (C, X).
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; it must be at least 1")
+    rows = []
+    for log_pi, values in zip(log_probs, rewards, strict=True):
+        levels, level = values.unique(return_inverse=True)  # ascending
+        mass = torch.zeros_like(levels, dtype=log_pi.dtype).index_add_(0, level, log_pi.exp())
+        at_most = mass.cumsum(0) / mass.sum()
+        chance = at_most**n - torch.cat([at_most.new_zeros(1), at_most[:-1]]) ** n
+        rows.append(log_pi + (chance.log() - mass.log())[level].where(log_pi > -torch.inf, 0.0))
+    return torch.stack(rows)
+
+
 def target_log_probs(target: Any, log_a: torch.Tensor, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """A target distribution p(x | c) = a(x | c) w(x, c) / Z_c, each prompt with its own Z.
 
