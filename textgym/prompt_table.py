@@ -7,6 +7,7 @@ a copy: nothing that a scorer does to a chat or a column reaches another episode
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,13 @@ class PromptTable:
                 f"there is no prompt {error}: prompts that a sampler or a pin brought are kept while a row uses them, "
                 f"and until {KEPT} others were met after them"
             ) from None
+
+    def holding(self, prompt_ids: Any) -> PromptTable:
+        """A table of some of the prompts, by the same ids, that can be read while this one changes."""
+        held = copy.copy(self)
+        held._entries = dict(zip(np.ravel(prompt_ids).tolist(), self.find(prompt_ids), strict=True))
+        held._size = -1  # its first observations are made anew
+        return held
 
     def texts(self, prompt_ids: IntArray) -> list[str]:
         """Prompt texts as the source gave them; a chat as its template renders it."""

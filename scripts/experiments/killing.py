@@ -13,6 +13,7 @@ from typing import Any
 import tyro
 
 from scripts.train import command_line, train
+from textgym.sb3.logs import CLOCKS
 from textgym.training.state import checksums
 
 OPTIONS = """--env-kwargs {"max_new_tokens":8} --n-envs 16 --num-generations 4 --learning-rate 1e-3 --device cpu
@@ -56,5 +57,5 @@ def kill(pid: int, out: Path, moment: float, aimed: bool) -> bool:
 def result(out: Path) -> Any:
     """Checksums of the last checkpoint, and the log without what depends on the clock."""
     with (out / "progress.csv").open(newline="") as file:
-        rows = [row | {"time/fps": "", "time/time_elapsed": ""} for row in csv.DictReader(file)]
+        rows = [row | dict.fromkeys(CLOCKS, "") for row in csv.DictReader(file)]
     return checksums(out / "checkpoint"), rows

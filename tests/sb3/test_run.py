@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from agents import PPO, REINFORCE, DistributionMatching
 from tests.conftest import CHARACTERS, count_tokens, small_llama
 from tests.helpers.checkpoints import parameters
-from textgym.sb3.logs import run_logger
+from textgym.sb3.logs import CLOCKS, run_logger
 from textgym.sb3.run import RunCheckpoints, train_run
 from textgym.training.run import open_run
 from textgym.training.state import checksums
@@ -50,7 +50,7 @@ def train(out, cls=REINFORCE, resume=False, total=TOTAL, scorer=count_tokens, ca
 def result(out):
     """What a run ends with, apart from its clocks."""
     with (out / "progress.csv").open() as file:
-        rows = [row | {"time/fps": "", "time/time_elapsed": ""} for row in csv.DictReader(file)]
+        rows = [row | dict.fromkeys(CLOCKS, "") for row in csv.DictReader(file)]
     return checksums(out / "checkpoint"), rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
@@ -40,7 +41,9 @@ class TextTask:
         """
         parts = self.mdp, self.tokenizer, self.prompts
         generations = Generations(*parts, observations, prompt_ids, rows, lengths, ended, self.trainer)
+        start = perf_counter()
         scores = self.scorer.evaluate(generations)
+        self.trainer.seconds += perf_counter() - start
         refuse_unscored(self.scorer.name, scores.rewards, generations)
         return scores
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from textgym.arguments import check_argument
+from textgym.envs.deferred import DeferredScores
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
 from textgym.envs.task import NamedArguments, check_options, make_task
@@ -83,6 +86,7 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
         self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}  # of a token scorer
         self._returns = np.zeros(num_envs)  # for rendering
+        self._deferred: DeferredScores | None = None
         self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -142,6 +146,23 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
             info = self._end(over, ended, components | {"eos": mdp.is_eos[actions[over]]})
         return self._cells.copy(), rewards, ended, np.zeros(self.num_envs, bool), info
 
+    @contextmanager
+    def deferred_scores(self) -> Iterator[DeferredScores | None]:
+        """A block in which a slow scorer is asked behind the env, for a collector of whole episodes.
+
+        Steps then give no reward, and NaN for components; what is handed out has them (`join`). It is None, and steps
+        are as ever, where the scorer is not slow or pays per token, and where the env renders.
+        """
+        if not self.scorer.slow or self.scorer.per_token or self.render_mode is not None:
+            yield None
+            return
+        self._deferred = DeferredScores(self.task)
+        try:
+            yield self._deferred
+        finally:
+            self._deferred.close()
+            self._deferred = None
+
     def action_masks(self) -> BoolArray:
         """(N, V) True where the token may be chosen now."""
         return self.mdp.action_masks(self._lengths)
@@ -193,7 +214,11 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
     ) -> dict[str, np.ndarray]:
         """Ask the scorer about `rows`; add to `rewards` and `totals` in place, and return the rows' components."""
         given = rows.copy()  # a scorer may write into what it is given
-        scores = self.task.score(self._cells[rows], self._prompt_ids[rows], given, self._lengths[rows], ended[rows])
+        arguments = self._cells[rows], self._prompt_ids[rows], given, self._lengths[rows], ended[rows]
+        if self._deferred is not None:
+            self._deferred.ask(*arguments)
+            return dict.fromkeys(self.scorer.component_names, np.full(len(rows), np.nan))
+        scores = self.task.score(*arguments)
         rewards[rows] = scores.rewards
         if self.render_mode is not None:
             self._returns[rows] += scores.rewards

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
+from textgym.envs.deferred import settle
 from textgym.sb3.vec_env import TextVecEnv
 from textgym.training.actors import Actor
 
-# Called after every env step with the rows that were live, the dones and the infos; False stops the collection.
+# Called after every env step with the rows that were live, the dones and the infos; False stops the collection. Under a
+# slow scorer the infos have their rewards only when all episodes are there.
 OnStep = Callable[[np.ndarray, np.ndarray, list[dict[str, Any]]], bool]
 
 
@@ -45,23 +48,32 @@ def collect(
     names = "rewards", "sampled_log_probs", "values"
     terms = np.zeros((len(names), rounds, n, mdp.max_new_tokens), np.float32)
     finished = np.zeros(n, np.int64)  # (N,) complete episodes of each row
-    while (finished < rounds).any():
-        assert isinstance(obs, np.ndarray)
-        live, lengths = (finished < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
-        actions, values, log_probs = actor(torch.from_numpy(obs))
-        obs, rewards, dones, infos = env.step(actions.cpu().numpy())
-        step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
-        index = np.flatnonzero(live)
-        terms[:, finished[index], index, lengths[index]] = step[:, index]
-        for i in np.flatnonzero(dones & live):
-            at = finished[i], i
-            if infos[i]["TimeLimit.truncated"]:
-                raise ValueError(f"a wrapper cut an episode off after {lengths[i] + 1} tokens; agents need whole ones")
-            rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
-            components[at] = [infos[i][name] for name in component_names]
-            infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}
-        finished += dones & live
-        if on_step is not None and not on_step(live, dones, infos):
-            return None
+    played: list[tuple[Any, dict[str, float]]] = []  # (round, row), and what SB3 counts of the episode
+    with env.deferring() if isinstance(env, TextVecEnv) else nullcontext() as deferred:
+        while (finished < rounds).any():
+            assert isinstance(obs, np.ndarray)
+            live, lengths = (finished < rounds) & ~mdp.ended(obs), mdp.completion_lengths(obs)
+            actions, values, log_probs = actor(torch.from_numpy(obs))
+            obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+            step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
+            index = np.flatnonzero(live)
+            terms[:, finished[index], index, lengths[index]] = step[:, index]
+            for i in np.flatnonzero(dones & live):
+                at = finished[i], i
+                if infos[i]["TimeLimit.truncated"]:
+                    raise ValueError(
+                        f"a wrapper cut an episode off after {lengths[i] + 1} tokens; agents need whole ones"
+                    )
+                rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
+                components[at] = [infos[i][name] for name in component_names]
+                infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}
+                played.append((at, infos[i]["episode"]))
+            finished += dones & live
+            if on_step is not None and not on_step(live, dones, infos):
+                return None
+        if deferred is not None:  # the rewards that the steps did not give
+            settle(deferred.join(), mdp.completion_lengths(rows), terms[0], components, component_names)
+            for at, episode in played:
+                episode["r"] = float(terms[0][at].sum())
     fields = {"rows": rows, "prompt_ids": prompt_ids, "components": components, **dict(zip(names, terms, strict=True))}
     return {name: array.reshape(rounds * n, *array.shape[2:]) for name, array in fields.items()}

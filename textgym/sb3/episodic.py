@@ -65,7 +65,9 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
     in nats per sequence), `rollout/kl_to_reference_k3` (sum_t exp(-k1_t) - 1 + k1_t, never negative; not where top-k or
     top-p truncates the policy, where this is no estimate), every scorer component (the mean over the texts to which it
     applies), `scorer/NAME/std` and `scorer/NAME/applies` of it (standard deviation over these texts, and their share),
-    what reward functions report with `log_metric` as `scorer/METRIC`, and `train/log_prob_mismatch` (mean |sampling -
+    what reward functions report with `log_metric` as `scorer/METRIC`,
+    `time/scoring` (seconds that the scorer took) and `time/scoring_share` (share of the rollout's time that was spent
+    waiting for it), and `train/log_prob_mismatch` (mean |sampling -
     training| log-probability before the first update).
 
     Args:

@@ -25,6 +25,8 @@ from textgym.training.files import sync, temporary_name
 from textgym.training.run import RunFolder
 
 STEP = "time/total_timesteps"
+CLOCKS = "time/fps", "time/time_elapsed", "time/scoring", "time/scoring_share"
+"""What no two runs of the same training log alike."""
 
 
 def run_logger(run: RunFolder, name: str) -> Logger:

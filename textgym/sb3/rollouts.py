@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,12 @@ class EpisodeCollection(ResumableAlgorithm):
         state = TrainerState(self._n_updates, self.num_timesteps, self._total_timesteps)
         for trainer in self._trainers():
             trainer.state = state
+        start, seconds, waited = time.perf_counter(), *self._scoring_seconds()
         if not self._fill(rollout_buffer, env, n_rollout_steps, actor, on_step):
             return False
+        after = self._scoring_seconds()
+        self.logger.record("time/scoring", after[0] - seconds)
+        self.logger.record("time/scoring_share", (after[1] - waited) / (time.perf_counter() - start))
         self.end_sampling()
         rollout_buffer.episodes = self.process_rollout(
             with_log_probs(self.token_model, self.reference, rollout_buffer.episodes, self.micro_batch_size)
@@ -162,6 +167,11 @@ class EpisodeCollection(ResumableAlgorithm):
             self.logger.record(f"scorer/{name}/applies", len(known) / len(values))
         for name, value in take_metrics(self._trainers()).items():
             self.logger.record(f"scorer/{name}", value)
+
+    def _scoring_seconds(self) -> tuple[float, float]:
+        """Seconds that scorers have taken so far, and those of them in which nothing else went on."""
+        seconds, overlapped = (sum(getattr(t, name) for t in self._trainers()) for name in ("seconds", "overlapped"))
+        return seconds, seconds - overlapped
 
     def _trainers(self) -> list[Trainer]:
         """What the env's scorers tell; several where the env is made of single ones."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
+
+from textgym.envs.deferred import DeferredScores
+from textgym.training.rollouts import deferring
 
 
 class TextVecEnv(VecEnv):
@@ -90,6 +94,10 @@ class TextVecEnv(VecEnv):
         for i in np.flatnonzero(waiting).tolist():
             self.reset_infos[i] = row_of(info, i)
         return obs
+
+    def deferring(self) -> AbstractContextManager[DeferredScores | None]:
+        """A block in which a slow scorer is asked behind the env (`textgym.training.rollouts.deferring`)."""
+        return nullcontext() if self._same_step else deferring(self.venv)
 
     def close(self) -> None:
         """Close the vector env."""

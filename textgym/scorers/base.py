@@ -48,10 +48,13 @@ class Scorer(ABC):
     Attributes:
         name: the component's name in `info` and in errors.
         per_token: True for a token scorer, which is asked after every token and pays for the newest one.
+        slow: True if it mostly waits, as for a service. Agents then have it score in a thread of its own while other
+            rows are still written; so it must not draw from the global random generators.
     """
 
     name: str
     per_token: bool = False
+    slow: bool = False
 
     @abstractmethod
     def score(self, generations: Generations) -> Any:

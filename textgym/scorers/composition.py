@@ -55,6 +55,7 @@ class WeightedSum(Scorer):
             check_argument(f"scorer {name!r}: weights[{index}]", weight, Finite)
         refuse_duplicates(name, self.component_names)
         self.per_token = any(scorer.per_token for scorer in self.scorers)
+        self.slow = any(scorer.slow for scorer in self.scorers)
 
     @property
     def component_names(self) -> tuple[str, ...]:
@@ -117,7 +118,7 @@ class Threshold(Scorer):
         self.name = f"{self.scorer.name}>={at:g}" if name is None else name
         self.at = at
         refuse_duplicates(self.name, self.component_names)
-        self.per_token = self.scorer.per_token
+        self.per_token, self.slow = self.scorer.per_token, self.scorer.slow
 
     @property
     def component_names(self) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class FunctionScorer(Scorer):
         conversational: pass prompts as message lists and completions as `[{"role": "assistant", "content": text}]`,
             which is how TRL calls functions on chat datasets. A message of the assistant's that the prompt begins is
             part of the completion then.
+        slow: the function mostly waits, as for a service: agents have it called in a thread of its own while other rows
+            are still written. It must not draw from the global random generators then.
 
     Range: the function's.
 
@@ -54,14 +56,22 @@ class FunctionScorer(Scorer):
         ValueError: `function` is not callable, or its signature fits nothing that it will be given.
     """
 
-    def __init__(self, function: Callable[..., Any] | str, *, name: str | None = None, conversational: bool = False):
+    def __init__(
+        self,
+        function: Callable[..., Any] | str,
+        *,
+        name: str | None = None,
+        conversational: bool = False,
+        slow: bool = False,
+    ):
         found = import_string(function, what="scorer function") if isinstance(function, str) else function
         if not callable(found):
             raise ValueError(f"a scorer function must be callable, not {found!r}")
         self.function: Callable[..., Any] = found
         self.name = _default_name(found) if name is None else name
         check_argument(f"scorer {self.name!r}: conversational", conversational, bool)
-        self.conversational = conversational
+        check_argument(f"scorer {self.name!r}: slow", slow, bool)
+        self.conversational, self.slow = conversational, slow
         parameters = _parameters(self.name, found)
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -105,6 +105,7 @@ class CosineLength(Scorer):
         self.right = _pair(f"scorer {name!r}: right", right)
         self.wrong = _pair(f"scorer {name!r}: wrong", wrong)
         self.scorer = make_scorer(scorer)
+        self.slow = self.scorer.slow
         if self.scorer.per_token:
             raise ValueError(
                 f"scorer {name!r}: {self.scorer.name!r} pays per token; it must judge the whole completion"

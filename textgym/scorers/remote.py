@@ -30,6 +30,8 @@ class EndpointScorer(Scorer):
         ValueError: a size that is no such integer.
     """
 
+    slow = True
+
     def __init__(self, name: str, endpoint: Endpoint, *, batch_size: Count, cache_size: int):
         check_argument(f"scorer {name!r}: batch_size", batch_size, Count)
         check_argument(f"scorer {name!r}: cache_size", cache_size, int)

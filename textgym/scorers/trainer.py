@@ -43,10 +43,13 @@ class Trainer:
     Attributes:
         state: how far the training is; None where there is none.
         extras: column -> the newest values that `log_extra` was given, the oldest first.
+        seconds: that the scorer has taken so far.
+        overlapped: those of them in which the env went on.
     """
 
     def __init__(self) -> None:
         self.state: TrainerState | None = None
+        self.seconds = self.overlapped = 0.0
         self.extras: dict[str, deque[Any]] = {}
         self._metrics: dict[str, tuple[float, int]] = {}  # name -> sum and number of the values
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
+from textgym.envs.deferred import DeferredScores, settle
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
 
@@ -38,21 +40,30 @@ def collect_episodes(env: Any, actor: Actor, rounds: int = 1, seed: int | None =
 
 def _one_round(env: Any, actor: Actor, seed: int | None) -> Episodes:
     """One episode per row."""
-    task, mdp = env.unwrapped.task, env.unwrapped.mdp
+    mdp, names = env.unwrapped.mdp, env.unwrapped.task.scorer.component_names
     observations, infos = env.reset(seed=seed)
     prompt_ids = np.array(infos["prompt_id"], np.int64)
     terms = np.zeros((3, env.num_envs, mdp.max_new_tokens), np.float32)  # rewards, log-probabilities, values
-    components = np.zeros((env.num_envs, len(task.scorer.component_names)), np.float32)
+    components = np.zeros((env.num_envs, len(names)), np.float32)
     live, step = np.ones(env.num_envs, bool), 0
-    while live.any():
-        actions, values, log_probs = actor(torch.from_numpy(observations))
-        observations, rewards, terminations, truncations, infos = env.step(actions.cpu().numpy())
-        terms[:, :, step] = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()]) * live
-        ended, step = live & (terminations | truncations), step + 1
-        if ended.any():
-            components[ended] = np.stack([infos[name] for name in task.scorer.component_names], -1)[ended]
-        live &= ~ended
+    with deferring(env) as deferred:
+        while live.any():
+            actions, values, log_probs = actor(torch.from_numpy(observations))
+            observations, rewards, terminations, truncations, infos = env.step(actions.cpu().numpy())
+            terms[:, :, step] = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()]) * live
+            ended, step = live & (terminations | truncations), step + 1
+            if ended.any():
+                components[ended] = np.stack([infos[name] for name in names], -1)[ended]
+            live &= ~ended
+        if deferred is not None:
+            lengths = mdp.completion_lengths(observations)[None]
+            settle(deferred.join(), lengths, terms[0][None], components[None], names)
     fields = {"rows": observations, "prompt_ids": prompt_ids, "components": components}
     fields |= dict(zip(("rewards", "sampled_log_probs", "values"), terms, strict=True))
     tensors = {name: torch.as_tensor(array, device=actor.device) for name, array in fields.items()}
     return Episodes.sampled(mdp.pad_id, **tensors)
+
+
+def deferring(env: Any) -> AbstractContextManager[DeferredScores | None]:
+    """A block in which a slow scorer is asked behind a vector env; None in it where wrappers would miss the rewards."""
+    return env.deferred_scores() if env is env.unwrapped else nullcontext()
