@@ -151,7 +151,7 @@ def check_finite(
 
 def refuse_unscored(name: str, values: FloatArray, generations: Generations) -> None:
     """Refuse rewards, (n,), where nothing applies to a row, with a `ScorerError` that names it."""
-    if np.isnan(values.sum()):
+    if math.isnan(values.dot(values)):  # faster than looking at each
         row = int(np.argmax(np.isnan(values)))
         raise ScorerError(f"scorer {name!r} has no reward, because no part of it applies, {where(generations, row)}")
 
