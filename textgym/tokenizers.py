@@ -12,16 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textgym.embedded import EMBEDDED
 from textgym.prompts import is_begun
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
     from transformers import PreTrainedTokenizerBase
-
-TINY_DIRECTORY = Path(__file__).parent / "language_models" / "tiny"
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def make_tokenizer(spec: Any) -> Tokenizer:
     """Build a tokenizer.
 
     Args:
-        spec: `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab "}`,
+        spec: `"tiny"` or `"tiny-tasks"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab "}`,
             `{"name": "words", "words": ["good", "film"]}`, a directory or hub id that `transformers.AutoTokenizer`
             reads, a transformers fast tokenizer, or a `Tokenizer`.
 
@@ -164,8 +162,8 @@ def make_tokenizer(spec: Any) -> Tokenizer:
         return character_tokenizer(spec["alphabet"])
     if isinstance(spec, dict) and spec.get("name") == "words" and set(spec) == {"name", "words"}:
         return word_tokenizer(spec["words"])
-    if spec == "tiny":
-        return embedded_tokenizer()
+    if isinstance(spec, str) and spec in EMBEDDED:
+        return embedded_tokenizer(spec)
     if spec == "bytes":
         return byte_tokenizer()
     if isinstance(spec, str):
@@ -176,8 +174,9 @@ def make_tokenizer(spec: Any) -> Tokenizer:
     if hasattr(spec, "chat_template"):
         return from_pretrained(spec)
     raise ValueError(
-        f'unknown tokenizer {spec!r}; accepted are "tiny", "bytes", {{"name": "characters", "alphabet": "..."}}, '
-        '{"name": "words", "words": [...]}, a directory, a hub id, a transformers fast tokenizer or a textgym Tokenizer'
+        f'unknown tokenizer {spec!r}; accepted are "tiny", "tiny-tasks", "bytes", {{"name": "characters", "alphabet": '
+        '"..."}, {"name": "words", "words": [...]}, a directory, a hub id, a transformers fast tokenizer or a textgym '
+        "Tokenizer"
     )
 
 
@@ -193,12 +192,12 @@ def from_pretrained(pretrained: PreTrainedTokenizerBase) -> Tokenizer:
     )
 
 
-def embedded_tokenizer() -> Tokenizer:
-    """The tokenizer of the embedded model `"tiny"`, read without transformers."""
+def embedded_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of an embedded model, read without transformers."""
     from tokenizers import Tokenizer as Backend
 
-    backend = Backend.from_file(str(TINY_DIRECTORY / "tokenizer.json"))
-    config = json.loads((TINY_DIRECTORY / "tokenizer_config.json").read_text(encoding="utf-8"))
+    backend = Backend.from_file(str(EMBEDDED[name] / "tokenizer.json"))
+    config = json.loads((EMBEDDED[name] / "tokenizer_config.json").read_text(encoding="utf-8"))
     return Tokenizer(backend, backend.token_to_id(config["eos_token"]), backend.token_to_id(config["bos_token"]))
 
 

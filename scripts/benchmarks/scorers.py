@@ -133,6 +133,7 @@ LEGS = {
 COLUMNS: dict[str, Mapping[str, Any]] = {
     **dict.fromkeys(("bleu", "chrf", "cosine_length", "exact_match"), REFERENCE),
     **dict.fromkeys(("cross_encoder", "numeric_match", "rouge", "similarity"), REFERENCE),
+    "countdown": {"numbers": [4, 7, 9], "target": 37},
     "reasoning_gym": {"reasoning_gym": LEGS},
 }
 """Name -> the prompts' columns that the scorer reads."""

@@ -1,1 +1,1 @@
-"""How the embedded model "tiny" is made: its corpus, its training and its card."""
+"""How the embedded models are made: the corpus of "tiny", the rows of "tiny-tasks", their training and their cards."""

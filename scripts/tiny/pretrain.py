@@ -23,7 +23,7 @@ def train(model: LlamaForCausalLM, rows: list[list[int]], heldout: dict[str, lis
     """Warm-up, then a cosine; returns the number of steps."""
     rng = random.Random(args.seed)
     plan = [batch for _ in range(args.epochs) for batch in batches(rows, args.batch_tokens, rng)]
-    optimizers = make_optimizers(model, args)
+    optimizers = make_optimizers(model, args.muon_learning_rate, args.learning_rate, args.weight_decay)
     schedules = [LambdaLR(o, lambda step: rate(step / len(plan), args.warmup)) for o in optimizers]
     start, running = time.perf_counter(), 0.0
     for step, batch in enumerate(plan, start=1):
@@ -43,14 +43,16 @@ def train(model: LlamaForCausalLM, rows: list[list[int]], heldout: dict[str, lis
     return len(plan)
 
 
-def make_optimizers(model: LlamaForCausalLM, args: Args) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: LlamaForCausalLM, muon_rate: float, rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     norms = [p for p in model.parameters() if p.ndim < 2]
-    embedding = {"params": [model.model.embed_tokens.weight], "weight_decay": args.weight_decay}
+    embedding = {"params": [model.model.embed_tokens.weight], "weight_decay": weight_decay}
     return [
-        torch.optim.Muon(matrices, args.muon_learning_rate, args.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([embedding, {"params": norms, "weight_decay": 0.0}], args.learning_rate, betas=(0.9, 0.98)),
+        torch.optim.Muon(matrices, muon_rate, weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([embedding, {"params": norms, "weight_decay": 0.0}], rate, betas=(0.9, 0.98)),
     ]
 
 
@@ -61,7 +63,9 @@ def rate(progress: float, warmup: float) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def write_model(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def write_model(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, special: dict[str, str]
+) -> None:
     """Weights, config and tokenizer. The model keeps its dtype and the rounded weights, which is what ships."""
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -69,7 +73,11 @@ def write_model(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedToke
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which a wheel would keep
     tokenizer.save_pretrained(folder)
     # The class by the name that every release of transformers knows.
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 256, **SPECIAL}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.max_position_embeddings,
+        **special,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -100,7 +108,7 @@ def main(args: Args) -> None:
     steps = train(model, rows, encoded, args)
     model.eval()
     part = args.out.with_name(args.out.name + ".part")
-    write_model(part, model, tokenizer)
+    write_model(part, model, tokenizer, SPECIAL)
     figures, free, whole = report(model, tokenizer, corpus, heldout, args)
     text = card(args, model, corpus, heldout, steps, figures, free, whole)
     (part / "MODEL_CARD.md").write_text(text, encoding="utf-8")

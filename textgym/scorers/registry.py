@@ -15,6 +15,7 @@ from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Scorer
 
 SCORERS = {
+    "countdown": "textgym.scorers.countdown:Countdown",
     "bleu": "textgym.scorers.overlap:BLEU",
     "chrf": "textgym.scorers.overlap:ChrF",
     "classifier": "textgym.scorers.classifier:Classifier",

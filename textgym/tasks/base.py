@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+TINY_TASKS_ALPHABET = "0123456789+-*/=:, abcdefghijklmnopqrstuvwxyz"
+"""The characters of the embedded model `"tiny-tasks"`, by their token ids; end-of-text has the next one."""
+
+
+def tiny_task_ids(characters: str) -> list[int]:
+    """Token ids of characters, and of end-of-text, for the tokenizer of `"tiny-tasks"`."""
+    return [*map(TINY_TASKS_ALPHABET.index, characters), len(TINY_TASKS_ALPHABET)]
+
 
 @dataclass(frozen=True)
 class Feature:
