@@ -145,16 +145,25 @@ def typed(annotation: Any) -> Any:
     return annotation if origin is Literal or annotation in (bool, int, float, str, NoneType) else None
 
 
-def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
-    """The dataclass of an agent's arguments, with the agent's own defaults."""
-    fields: list[tuple[str, Any, Any]] = []
-    for name, argument in written_arguments(algorithm).items():
-        kind, default = typed(argument.annotation), argument.default
-        if name == "seed":
-            default = 0  # so that a command repeated gives the same numbers
+def options_of(arguments: dict[str, Argument], **defaults: Any) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of the options for some arguments, as `dataclasses.make_dataclass` takes them.
+
+    Args:
+        arguments: those that a command line can give, by name.
+        defaults: what replaces their own defaults.
+    """
+    options: list[tuple[str, Any, Any]] = []
+    for name, argument in arguments.items():
+        kind, default = typed(argument.annotation), defaults.get(name, argument.default)
         if is_json(argument) and default is not None:
             default = json.dumps(default)
-        fields.append((name, Annotated[kind if default is not None else kind | None, help_of(argument)], default))
+        options.append((name, Annotated[kind if default is not None else kind | None, help_of(argument)], default))
+    return options
+
+
+def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
+    """The dataclass of an agent's arguments, with the agent's own defaults."""
+    fields = options_of(written_arguments(algorithm), seed=0)  # so that a command repeated gives the same numbers
     about = str(algorithm.__doc__).partition("\n")[0]
     namespace = {"algorithm": algorithm, "__doc__": about, "__module__": __name__}
     return dataclasses.make_dataclass(algorithm.__name__, fields, bases=(TrainArgs,), namespace=namespace)

@@ -25,6 +25,8 @@ from textgym.training.state import checkpoint_path, is_checkpoint
 
 console = Console(highlight=False)
 PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
+OF_THE_SCRIPTS = ("num_envs", "autoreset_mode")
+"""Arguments of `gym.make_vec` that a command line cannot give as arguments of an env."""
 FOR_USERS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
 """Errors whose messages are written for users; of others the kind and the place are told as well."""
 
@@ -111,11 +113,15 @@ def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
     """The arguments of `gym.make_vec` from the command line's.
 
     Raises:
-        ValueError: `env_kwargs` is no JSON object, or a shortcut is given there as well.
+        ValueError: `env_kwargs` is no JSON object, has what the script itself sets, or a shortcut is given there as
+            well.
     """
     kwargs = parse_json("env-kwargs", env_kwargs)
     if not isinstance(kwargs, dict):
         raise ValueError(f"--env-kwargs must be a JSON object, not {env_kwargs!r}")
+    for name in OF_THE_SCRIPTS:
+        if name in kwargs:
+            raise ValueError(f"--env-kwargs has {name!r}, which the script sets by itself; leave it out")
     for name, value in shortcuts.items():
         if value is None:
             continue

@@ -39,17 +39,27 @@ class Args:
     """The demo's settings."""
 
     algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = "reinforce"
+    """The agent."""
     env_id: str = "TextGen-v0"
+    """What to train on; `python -m textgym` lists the ids."""
     total_timesteps: Count = 100_000
     """Tokens to generate and train on."""
     learning_rate: Positive = 3e-4
+    """Adam's."""
     kl_coef: NonNegative = 0.02
+    """Weight of the KL to the untrained model; GRPO has its own."""
     n_envs: Count = 64
+    """Episodes side by side."""
     num_generations: Count = 8
+    """Rows that share a prompt."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`, which takes a GPU where there is one."""
     seed: Seed = 0
+    """Of everything that is drawn; the same one gives the same numbers on one machine."""
     threads: Count = 2
+    """CPU threads of torch."""
     out: Path = Path("runs/demo")
+    """Folder of the learning curve and the checkpoint."""
 
 
 def main(args: Args) -> None:

@@ -28,10 +28,13 @@ class Args:
     """What to kill."""
 
     agents: tuple[str, ...] = tuple(COMMANDS)
+    """Those to try, as `scripts/train.py` names them."""
     kills: int = 20
     """Of each agent."""
     total_timesteps: int = 2_000
+    """Tokens of a training."""
     seed: int = 0
+    """Of the moments at which trainings are killed."""
 
 
 def main(args: Args) -> None:

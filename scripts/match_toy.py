@@ -29,17 +29,23 @@ class Args:
     """What to try."""
 
     divergences: tuple[DivergenceName, ...] = ("jensen_shannon",)
+    """Those to minimise, one after the other."""
     alpha: Probability = 0.5
     """Of the divergence `alpha`."""
     proposals: tuple[ProposalName, ...] = ("mixture",)
+    """Where episodes are sampled."""
     baselines: tuple[MatchingBaseline, ...] = ("leave_one_out",)
+    """What is subtracted from the pseudo-rewards."""
     seeds: Count = 3
+    """Agents for each combination and target, with seeds 0, 1, ..."""
     updates: Count = 300
+    """Gradient steps of each agent."""
     n_envs: Count = 64
     """Episodes in an update."""
     learning_rate: Positive = 0.1
     """At the beginning; it falls quadratically to 0."""
     initial_episodes: Count = 2048
+    """Of the reference, from which a target is fitted before the training."""
     out: Path | None = None
     """A file for the numbers, as JSON."""
 

@@ -1,12 +1,12 @@
 """Tabular Q-learning on a text small enough for tables: `python scripts/q_learning.py` writes a five-word movie review.
 
 Prints the greedy text and some epsilon-greedy ones with their rewards, before and after the training, and the Q-values
-of one context. Writes `progress.csv` and `checkpoint/` to `--out`.
+of one context. Writes `progress.csv` and `checkpoint/` to `--out`, at the end, so a training cannot be resumed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,18 +16,20 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 from agents import QLearning
+from scripts.agent_arguments import options_of
 from scripts.command_line import console, env_arguments, run_script
-from textgym.arguments import Count, Positive, PositiveShare, Probability, Range, Seed
+from textgym.arguments import Count, Range, arguments_of
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
 from textgym.sb3.logs import CSVLog
 from textgym.training.run import open_run
 
 OF_THE_AGENT = "learning_rate gamma double_q exploration_fraction exploration_final_eps seed device".split()
+"""The agent's arguments that the command line takes."""
 
 
 @dataclass
-class Args:
+class RunArgs:
     """What to learn, and how."""
 
     env_id: str = "TextGenWords-v0"
@@ -38,20 +40,18 @@ class Args:
     """Tokens to generate and learn from."""
     n_envs: Count = 256
     """Episodes side by side."""
-    learning_rate: Positive = 0.5
-    gamma: Probability = 1.0
-    double_q: bool = False
-    exploration_fraction: PositiveShare = 0.5
-    """The part of the training in which epsilon falls from 1."""
-    exploration_final_eps: Probability = 0.05
     context: str = ""
     """The text whose Q-values are printed; by default the start."""
     samples: Annotated[int, Range(0)] = 6
     """Epsilon-greedy texts to print."""
-    seed: Seed = 0
-    device: str = "auto"
     threads: Count = 1
+    """CPU threads of torch."""
     out: Path = Path("runs/q_learning")
+    """Folder of the log and the checkpoint."""
+
+
+OPTIONS = options_of({n: arguments_of(QLearning)[n] for n in OF_THE_AGENT}, exploration_fraction=0.5, seed=0)
+Args = make_dataclass("Args", OPTIONS, bases=(RunArgs,), namespace={"__module__": __name__})
 
 
 def texts(agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any], deterministic: bool) -> list[Sample]:
@@ -70,7 +70,7 @@ def report(title: str, agent: QLearning, env: gym.vector.VectorEnv[Any, Any, Any
     console.print(f"mean reward of {len(drawn)} of them: {np.mean([float(s.reward or 0) for s in drawn]):+.3f}")
 
 
-def main(args: Args) -> QLearning:
+def main(args: RunArgs) -> QLearning:
     """Play, train, play again."""
     torch.set_num_threads(args.threads)
 

@@ -40,6 +40,7 @@ class Args:
     """What to train."""
 
     constraint: tyro.conf.Positional[ConstraintName]
+    """What texts are to contain."""
     share: PositiveShare = 0.85
     """Of the texts that are to have the keyword or the topic: not all, so that every divergence is finite."""
     divergences: tuple[DivergenceName, ...] = ("reverse_kl",)
@@ -47,6 +48,7 @@ class Args:
     alpha: Probability = 0.5
     """Of the divergence `alpha`."""
     seeds: Count = 1
+    """Agents for each divergence, with seeds 0, 1, ..."""
     total_timesteps: Count = 400_000
     """Tokens of each agent."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -66,7 +68,9 @@ class Args:
     episodes: Count = 1024
     """Of the evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; bfloat16 is autocast."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`, which takes a GPU where there is one."""
     threads: Count | None = None
     """CPU threads of torch."""
     out: Path = Path("runs/constraints")

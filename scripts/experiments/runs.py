@@ -43,7 +43,9 @@ class TrainingArgs:
     total_timesteps: Count = 20_000
     """Tokens that a run generates and trains on."""
     out: Path = Path("runs/compare")
+    """Folder of the table, the figure and the runs."""
     device: str = "auto"
+    """`cpu`, `cuda`, or `auto`, which takes a GPU where there is one."""
     threads: Count | None = None
     """CPU threads of torch."""
 

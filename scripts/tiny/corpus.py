@@ -84,17 +84,23 @@ class Args:
     model: str = "smollm2-q4"
     """The model that writes the sampled sentences."""
     first_shard: int = 0
+    """Number of the first one to make, which is also its seed."""
     shards: int = 100
     """Number of shards of `sentences_per_shard` openings; existing ones are kept."""
     sentences_per_shard: int = 1024
+    """Openings that are continued in a shard."""
     batch_size: int = 128
+    """Rows that are sampled side by side."""
     min_new_tokens: int = 8
     """A row goes on through full stops that come earlier than this, so short sentences are followed by a second one."""
     max_new_tokens: int = 32
+    """A row that has no full stop by then is thrown away."""
     min_p: float = 0.05
     """Tokens less likely than this share of the likeliest are never drawn."""
     device: str = "cpu"
+    """Where the model runs."""
     threads: int = 2
+    """CPU threads of torch."""
 
 
 def download_human_sentences() -> list[str]:

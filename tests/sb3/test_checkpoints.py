@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from transformers import PreTrainedTokenizerFast
 
 from agents import GRPO, PPO, REINFORCE
-from tests.conftest import count_tokens, small_llama
+from tests.conftest import count_tokens, save_chars_model, small_llama
 from tests.helpers.checkpoints import ENV, agent, parameters, updates, vector_env
 from textgym.training import state
 
@@ -272,6 +272,15 @@ def test_a_model_that_had_a_name_is_its_own_reference_also_after_a_second_save(t
         assert torch.equal(loaded.reference.model.get_output_embeddings().weight, pretrained)
         assert not torch.equal(loaded.policy.model.get_output_embeddings().weight, pretrained)
         made = PPO.load(path, env(), device="cpu")
+
+
+def test_a_reference_that_was_moved_is_named_anew(tmp_path):
+    folder = save_chars_model(tmp_path / "model", seed=1)
+    PPO("TokenPolicy", vector_env(), folder, kl_coef=0.1, seed=0, device="cpu").save(tmp_path / "m")
+    moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="its reference is gone: no directory .*; name another with reference= "):
+        PPO.load(tmp_path / "m", device="cpu")
+    assert PPO.load(tmp_path / "m", device="cpu", reference=str(moved)).reference is not None
 
 
 @pytest.mark.parametrize("second", ["first", "second"], ids=["same-place", "another-place"])

@@ -137,6 +137,12 @@ def test_json_names_its_option(name, text):
         parse_json("lora", text)
 
 
+@pytest.mark.parametrize("name", ["num_envs", "autoreset_mode"])
+def test_what_a_script_sets_by_itself_is_no_argument_of_the_env(name):
+    with pytest.raises(ValueError, match=f"^--env-kwargs has '{name}', which the script sets by itself; leave it out$"):
+        env_arguments(f'{{"{name}": 3}}')
+
+
 def test_what_is_no_json_is_a_name():
     assert env_arguments("{}", scorer="length", prompts=None) == {"scorer": "length"}
     assert env_arguments("{}", scorer=' {"name": "length"}') == {"scorer": {"name": "length"}}

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.arguments import plain_numbers
 from textgym.language_models.adapters import remember_base, save_model
-from textgym.language_models.loader import hub_id, load_model, no_progress_bars
+from textgym.language_models.loader import hub_id, load_model, no_progress_bars, resolve
 from textgym.matching import Target
 from textgym.sb3.model_files import (
     VALUE_MODULES,
@@ -268,6 +268,13 @@ def restore_reference(made: EpisodicAlgorithm, path: Path, state: AgentState) ->
         return
     if source is None:
         raise ValueError("the checkpoint holds no reference, because its training needed none; pass reference=")
+    if state.reference:
+        try:
+            resolve(source)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"its reference is gone: {error}; name another with reference= (--reference)"
+            ) from error
     with problems_of(path, "reference/model.safetensors"):
         # Weights are read now: the next checkpoint may replace the folder that they are in.
         made.reference_source = source if state.reference else finite(load_model(source))

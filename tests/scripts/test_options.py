@@ -1,0 +1,46 @@
+"""Every option of every script has a sentence in its `--help`."""
+
+import ast
+import inspect
+
+import pytest
+
+from scripts.agent_arguments import COMMANDS, written_arguments
+from scripts.benchmark import SUBCOMMANDS
+from tests.helpers.docs import ROOT
+
+CLASSES = {
+    f"{path.relative_to(ROOT)}:{node.name}": node
+    for path in sorted((ROOT / "scripts").rglob("*.py"))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.ClassDef) and node.name.endswith("Args")
+}
+"""The dataclasses of options, by file and name; tyro shows the text below a field."""
+
+
+def test_the_classes_are_those_of_all_scripts():
+    files = {name.partition(":")[0] for name in CLASSES}
+    for script in (ROOT / "scripts").glob("*.py"):
+        text = script.read_text(encoding="utf-8")
+        if "run_script(main, Args" in text and "class Args" not in text:  # then it is imported
+            assert any(file.removesuffix(".py").replace("/", ".") in text for file in files), script
+    assert len(CLASSES) > 10
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_field_has_a_sentence(name):
+    body = CLASSES[name].body
+    for field, below in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign) or "ClassVar" in (kind := ast.unparse(field.annotation)):
+            continue
+        if "help_of(" in kind or "arg(name='')" in kind:  # the agent's own words; a group of options
+            continue
+        assert isinstance(below, ast.Expr) and ast.unparse(below).strip("'\"").endswith("."), ast.unparse(field.target)
+
+
+def test_the_options_of_agents_and_benchmarks_have_one_too():
+    for command in COMMANDS.values():
+        assert all(argument.help for argument in written_arguments(command.algorithm).values())
+    for function in SUBCOMMANDS.values():
+        for name in inspect.signature(function).parameters:
+            assert f"\n    {name}: " in inspect.getdoc(function), (function.__name__, name)
