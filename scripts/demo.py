@@ -73,13 +73,8 @@ def main(args: Args) -> None:
         )
 
     agent_class, options = AGENTS[args.algorithm]
-    agent = agent_class(
-        "TokenPolicy",
-        make_env(args.num_generations),
-        **{"learning_rate": args.learning_rate, "kl_coef": args.kl_coef, **options},
-        seed=args.seed,
-        device=args.device,
-    )
+    settings = {"learning_rate": args.learning_rate, "kl_coef": args.kl_coef, **options, "seed": args.seed}
+    agent = agent_class("TokenPolicy", make_env(args.num_generations), **settings, device=args.device)
     # Shares the agent's model, keeps a copy of the untrained one as reference, and draws every prompt independently.
     judge = EpisodicAlgorithm("TokenPolicy", make_env(1), agent.policy.model, seed=args.seed, device=args.device)
     before = evaluate(judge, 256, samples=6)
