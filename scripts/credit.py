@@ -29,6 +29,7 @@ class Args:
     distance: NonNegative = 1.0
     """Standard deviation of what the policy's logits add to the reference's; at 0 the policy is the reference."""
     seed: Seed = 0
+    """Of everything that is drawn; the same one gives the same numbers on one machine."""
 
 
 def main(args: Args) -> None:
