@@ -43,9 +43,13 @@ class Args:
     out: Path = REPOSITORY / "textgym" / "language_models" / "tiny-tasks"
     """Replaced as a whole when everything is done."""
     hidden_size: int = 128
+    """Width of the model."""
     layers: int = 3
+    """Number of its blocks."""
     heads: int = 4
+    """Attention heads of a block."""
     intermediate_size: int = 384
+    """Width of a block's feed-forward part."""
     batch_tokens: int = 768
     """Tokens of each family in a step, all at one level."""
     other_levels: float = 0.15
@@ -55,6 +59,7 @@ class Args:
     muon_learning_rate: float = 5e-3
     """Muon's, for all other matrices."""
     weight_decay: float = 0.1
+    """Of all matrices."""
     warmup: int = 50
     """Steps in which the learning rates rise to their value."""
     decay: int = 800
@@ -64,12 +69,15 @@ class Args:
     interval: int = 10
     """Steps between two looks at how often the model is right."""
     least: float = 0.25
-    """Training ends when every family is right at least so often,"""
+    """Training ends when every family is right at least so often, and at most as often as `most`."""
     most: float = 0.5
-    """and at most so often."""
+    """No family is to be right more often than this at the end."""
     max_steps: int = 2000
+    """Training ends here at the latest."""
     seed: int = 0
+    """Of everything that is drawn; the same one gives the same numbers on one machine."""
     threads: int = 1
+    """CPU threads of torch."""
 
 
 def make_model(args: Args) -> LlamaForCausalLM:
