@@ -121,7 +121,10 @@ def test_further_keys_of_a_vector_env(mode, rng):
     for _ in range(6):
         *_, terminations, _, info = env.step(rng.integers(5, size=3))
         assert shape_of(info) == first and (info["_episode"] == terminations).all()
-        assert ((info["episode"]["l"] > 0) == terminations).all()
+        if (
+            mode == "Disabled"
+        ):  # under SameStep, releases of Gymnasium before 1.4 count 0 for the first step of an episode
+            assert ((info["episode"]["l"] > 0) == terminations).all()
         assert not info["episode"]["r"][~terminations].any()
 
 
