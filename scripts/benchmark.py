@@ -12,11 +12,12 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import env, models, scorers, wrappers
+from scripts.benchmarks import env, exact, models, scorers, wrappers
 from scripts.command_line import run_script, versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "env": env.env,
+    "exact": exact.exact,
     "imports": env.imports,
     "rollout": models.rollout,
     "update": models.update,

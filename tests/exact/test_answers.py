@@ -13,9 +13,11 @@ from tests.conftest import CHARACTERS, checksum, small_gpt2, small_llama
 from tests.helpers.models import small
 from textgym.evaluation import ModelPolicy
 from textgym.exact import AnswerTree, TokenTree, entropy, expectation, kl, pass_at, target_log_probs
+from textgym.language_models import load_model
 from textgym.language_models.forward import state_hidden
 from textgym.matching import Estimate
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.tasks import TASKS
 from textgym.training import TokenModel
 
 RESTRICTED = {
@@ -218,26 +220,52 @@ def test_it_is_the_token_tree_where_there_is_one():
     )
 
 
+def agrees_with_sampling(policy, episodes):
+    """Every exact number is within four standard errors of its estimate; the env has groups of 8."""
+    tree, episodes = AnswerTree(policy.env), policy.sample_episodes(episodes)
+    log_pi, log_a, rewards = tree.log_probs(policy), tree.reference_log_probs(policy), tree.scores()["reward"]
+    log_ratio = (episodes.log_probs - episodes.reference_log_probs).sum(-1)
+    right = (episodes.rewards.sum(-1) >= 1).double()
+    for name, exact, sampled in (
+        ("reward", expectation(log_pi, rewards), episodes.rewards.sum(-1).view(-1, 8).mean(-1)),
+        ("KL", kl(log_pi, log_a), log_ratio.view(-1, 8).mean(-1)),
+        ("entropy", entropy(log_pi), -episodes.log_probs.sum(-1).view(-1, 8).mean(-1)),
+        ("pass@8", pass_at(8, log_pi, rewards >= 1), right.view(-1, 8).amax(-1)),
+    ):
+        estimate = Estimate.mean_of(sampled)
+        assert 0 < estimate.standard_error < 0.05, name
+        assert abs(exact.mean().item() - estimate.value) < 4 * estimate.standard_error, name
+
+
 def test_sampling_agrees_within_four_standard_errors():
     def right(completions):
         return [float(text.startswith("a")) for text in completions]
 
     arguments = {**CHARACTERS, "max_new_tokens": 3, "scorer": right}
     env = gym.make_vec("TextGen-v0", num_envs=512, num_generations=8, autoreset_mode="Disabled", **arguments)
-    other = small_llama(seed=1)
-    policy = ModelPolicy(env, TokenModel(env.unwrapped.mdp, small_llama(), temperature=1.2), other, seed=0)
-    tree, episodes = AnswerTree(env), policy.sample_episodes(8192)
-    log_pi, log_a, rewards = tree.log_probs(policy), tree.reference_log_probs(policy), tree.scores()["reward"]
-    rewarded, log_ratio = episodes.rewards.sum(-1), (episodes.log_probs - episodes.reference_log_probs).sum(-1)
-    solved = rewarded.view(-1, 8).amax(-1)
-    for name, exact, sampled in (
-        ("reward", expectation(log_pi, rewards), Estimate.mean_of(rewarded.view(-1, 8).mean(-1))),
-        ("KL", kl(log_pi, log_a), Estimate.mean_of(log_ratio.view(-1, 8).mean(-1))),
-        ("entropy", entropy(log_pi), Estimate.mean_of(-episodes.log_probs.sum(-1).view(-1, 8).mean(-1))),
-        ("pass@8", pass_at(8, log_pi, rewards >= 1), Estimate.mean_of(solved)),
-    ):
-        assert 0 < sampled.standard_error < 0.05, name
-        assert abs(exact.mean().item() - sampled.value) < 4 * sampled.standard_error, name
+    token_model = TokenModel(env.unwrapped.mdp, small_llama(), temperature=1.2)
+    agrees_with_sampling(ModelPolicy(env, token_model, small_llama(seed=1), seed=0), 8192)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "source", "size"),
+    [
+        ("TextGenArithmetic-v0", "arithmetic", 8),
+        ("TextGenNumerals-v0", "numerals", 8),
+        pytest.param("TextGenCountdown-v0", "countdown", 1, marks=pytest.mark.slow),  # 402,234 outcomes
+    ],
+)
+def test_sampling_agrees_on_the_ids_with_a_right_answer(env_id, source, size):
+    if source == "numerals":
+        pytest.importorskip("sacrebleu")
+    prompts = {"name": source, "split": "test", "size": size}
+    env = gym.make_vec(env_id, num_envs=512, num_generations=8, autoreset_mode="Disabled", prompts=prompts)
+    token_model = TokenModel(env.unwrapped.mdp, TASKS[env_id].model, temperature=1.3)
+    other = load_model(TASKS[env_id].model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.05)
+    agrees_with_sampling(ModelPolicy(env, token_model, other, seed=0), 4096)
 
 
 def test_every_context_costs_one_token():

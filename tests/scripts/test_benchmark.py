@@ -135,3 +135,11 @@ def test_every_wrapper_is_measured(capsys):
     assert names == [result["wrapper"] for result in results if result["num_envs"] == 2]
     assert {"none", "ConstantInfo", "PotentialShaping", "ReferenceReward", "CounterfactualCredit"} < set(names)
     assert all(result["microseconds_per_step"] > 0 for result in results)
+
+
+def test_every_answer_beside_rows_of_their_own(capsys):
+    main(["exact", "--prompts", "2", "--row-prompts", "1", "--repeats", "1"])
+    (result,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (result["contexts_per_prompt"], result["outcomes_per_prompt"]) == (1111, 11_111)
+    rates = result["contexts_per_second"]
+    assert result["ratio_to_rows"] == pytest.approx(rates["tree"] / rates["rows"], rel=0.02) and rates["rows"] > 0

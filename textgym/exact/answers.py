@@ -30,7 +30,7 @@ from textgym.mdp import IntArray
 
 MAX_ENTRIES = 2**26
 """The largest table, prompts x outcomes: 512 MiB in float64."""
-ROWS_AT_ONCE = 2**16
+ROWS_AT_ONCE = 2**14
 """Contexts of one length that a forward pass takes, and rows that the scorer takes, unless a single prompt has more."""
 
 

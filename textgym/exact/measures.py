@@ -138,6 +138,10 @@ def optimum_within(kl_budget: float, log_a: torch.Tensor, rewards: torch.Tensor)
     """
     if not kl_budget >= 0:
         raise ValueError(f"kl_budget is {kl_budget}; it must be at least 0")
+    levels, level = rewards.unique(return_inverse=True)
+    if len(levels) < rewards.shape[-1]:  # p tilts outcomes of the same reward alike, so their mass is all that matters
+        mass = torch.zeros(len(log_a), len(levels), dtype=log_a.dtype).scatter_add_(1, level, log_a.exp())
+        log_a, rewards = mass.log(), levels.expand(len(log_a), -1)
     best = rewards.where(log_a > -torch.inf, -torch.inf).amax(-1, keepdim=True)
     log_best = log_a.where(rewards == best, -torch.inf).logsumexp(-1)
     if kl_budget >= (most := -log_best.mean().item()):
