@@ -114,7 +114,14 @@ def starting_state(prompts: Any, mdp: TextMDP) -> list[str]:
         return [f"There is one: {what}. So the seed of `reset` changes nothing."]
     first = prompts.contents(range(min(3, prompts.num_prompts)))
     drawn = f"One of {prompts.num_prompts} prompts, drawn uniformly with `np_random`. The first {len(first)}:"
-    return [drawn, "\n".join(f"- `{content}`" for content in first)]
+    return [drawn, "\n".join(f"- `{shown(content)}`" for content in first)]
+
+
+def shown(content: Any) -> str:
+    """A prompt on one line; of a chat each message with its role."""
+    if isinstance(content, str):
+        return content if "\n" not in content else json.dumps(content)
+    return "; ".join(f"{message['role']}: {message['content']}" for message in content)
 
 
 def when_paid(task: Task, env: gym.Env[Any, Any]) -> str:

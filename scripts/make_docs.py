@@ -9,6 +9,7 @@ import gymnasium as gym
 from scripts import scorer_pages
 from scripts.agent_pages import with_tables
 from scripts.env_pages import class_page, id_page
+from scripts.gallery import gallery
 from textgym.tasks import TASKS
 
 ENVS = Path(__file__).parent.parent / "docs" / "envs"
@@ -21,6 +22,7 @@ def main() -> None:
     for name, text in {**pages, "README": class_page()}.items():
         (ENVS / f"{name}.md").write_text(text, encoding="utf-8")
     (ENVS.parent / "scorers.md").write_text(scorer_pages.page(), encoding="utf-8")
+    (ENVS.parent / "gallery.md").write_text(gallery(), encoding="utf-8")
     for page in AGENTS.glob("*.md"):
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 

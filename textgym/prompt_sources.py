@@ -17,6 +17,8 @@ from textgym.importing import did_you_mean
 PROMPT_SOURCES = {
     "arithmetic": "textgym.tasks.arithmetic:prompts",
     "countdown": "textgym.tasks.countdown:prompts",
+    "dialogue": "textgym.tasks.dialogue:prompts",
+    "functions": "textgym.tasks.functions:prompts",
     "numerals": "textgym.tasks.numerals:prompts",
     "reasoning_gym": "textgym.reasoning:prompts",
     "reviews": "textgym.tasks.reviews:prompts",

