@@ -85,7 +85,8 @@ def test_a_step_has_the_same_loss_and_gradient(monkeypatch, lora, micro_batch_si
     rows[rows == 1] = 2  # 1 is banned
     episodes, results = episodes_of(rows), []
     for shares in (False, True):
-        token_model = TokenModel(mdp, small("Llama"), lora=lora, temperature=0.7)
+        token_model = TokenModel(mdp, small("Llama"), lora=lora, temperature=0.7).train()
+        assert token_model.shares_prompts()
         for name, parameter in token_model.named_parameters():
             if "lora_B" in name:  # zeros, with which the gradient of A would be 0
                 torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))

@@ -29,7 +29,7 @@ def test_one_output_gives_its_logit_whatever_the_batch(make, batch_size):
 @pytest.mark.parametrize("make", [encoder, decoder])
 def test_contract(make):
     model, tokenizer = make()
-    check_scorer(RewardModel(model, tokenizer=tokenizer, batch_size=5), pickles=True)
+    check_scorer(RewardModel(model, tokenizer=tokenizer, batch_size=5), pickles=True, longest=30)
 
 
 def test_a_label_gives_its_probability():

@@ -32,9 +32,7 @@ def shares_prompts(model: PreTrainedModel, mdp: TextMDP) -> bool:
     Found out at the first call, by comparing hidden states and a gradient with those of whole rows. A prompt of one
     token is not worth it.
     """
-    if mdp.max_prompt_tokens == 1 or any(
-        module.training for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
-    ):
+    if mdp.max_prompt_tokens == 1 or any(map(_is_checkpointed, model.modules())):
         return False
     if model not in _SHARES:
         _SHARES[model] = _is_right(model)
@@ -150,6 +148,10 @@ class SharedPrompts:
         return model.base_model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=own, use_cache=True
         ).last_hidden_state
+
+
+def _is_checkpointed(module: torch.nn.Module) -> bool:
+    return isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training
 
 
 def _is_right(model: PreTrainedModel) -> bool:
