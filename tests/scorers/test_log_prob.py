@@ -134,7 +134,13 @@ def test_pickling_drops_the_cache(model):
 
 def test_contract(model):
     check_scorer(LogProb(model), prompts=["The", ""], completions=["", "abc"], tolerance=1e-3, pickles=True, longest=40)
-    check_scorer(WeightedSum([LogProb(model), "sentiment"]), prompts=["The"], completions=["", "good"], tolerance=1e-3, longest=40)
+    check_scorer(
+        WeightedSum([LogProb(model), "sentiment"]),
+        prompts=["The"],
+        completions=["", "good"],
+        tolerance=1e-3,
+        longest=40,
+    )
 
 
 def test_a_peft_model_scores_with_its_adapters(model):

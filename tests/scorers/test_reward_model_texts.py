@@ -185,4 +185,6 @@ def test_a_text_longer_than_its_tokenizer_allows():
 
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_contract(make):
-    check_scorer(RewardModel(make(), tokenizer=make_tokenizer(eos_token="<eos>"), batch_size=5), pickles=True, longest=40)
+    check_scorer(
+        RewardModel(make(), tokenizer=make_tokenizer(eos_token="<eos>"), batch_size=5), pickles=True, longest=40
+    )
