@@ -11,27 +11,15 @@ aggregates over several env ids.
 
 from __future__ import annotations
 
-import torch
-from rich.markup import escape
-
 from scripts.command_line import console, run_script
 from scripts.experiments.comparison import Comparison, in_words
-from scripts.experiments.runs import Args, execute, plan
+from scripts.experiments.runs import Args, run_all
 
 
 def main(args: Args) -> Comparison:
     """Run what is not there yet, then print and write the comparison."""
-    runs = plan(args)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    records = []
-    for number, run in enumerate(runs, 1):
-        console.print(f"\n{number}/{len(runs)} [bold]{escape(run.entry)}[/], seed {run.seed}", soft_wrap=True)
-        known = run.result()
-        records.append(known or execute(run, args))
-        console.print(in_words(records[-1]) + ", before" * (known is not None), soft_wrap=True)
+    comparison = Comparison(run_all(args, in_words), args.out)
     console.print()
-    comparison = Comparison(records, args.out)
     console.print(comparison.table())
     console.print(comparison.write(), soft_wrap=True)
     return comparison

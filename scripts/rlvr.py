@@ -11,27 +11,23 @@ The ids whose answers can be enumerated are those with few allowed tokens, such 
 
 from __future__ import annotations
 
-import torch
-from rich.markup import escape
+from typing import Any
 
 from scripts.command_line import console, run_script
 from scripts.experiments.rlvr import COLUMNS, Args, Report
-from scripts.experiments.runs import execute, plan
+from scripts.experiments.runs import run_all
 from textgym.sb3 import EpisodicAlgorithm
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """What is told of a run."""
+    measures = ", ".join(f"{name} {form.format(record['evaluation'][name])}" for name, form in COLUMNS.items())
+    return f"{measures}, {record['training_cpu_seconds']:.0f} s of training"
 
 
 def main(args: Args) -> Report:
     """Run what is not there yet, then print and write the table."""
-    runs = plan(args)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    records = []
-    for number, run in enumerate(runs, 1):
-        console.print(f"\n{number}/{len(runs)} [bold]{escape(run.entry)}[/], seed {run.seed}", soft_wrap=True)
-        known = run.result()
-        records.append(known or execute(run, args))
-        measures = ", ".join(f"{name} {form.format(records[-1]['evaluation'][name])}" for name, form in COLUMNS.items())
-        console.print(f"{measures}, {records[-1]['training_cpu_seconds']:.0f} s of training", soft_wrap=True)
+    records = run_all(args, in_words)
     untrained = EpisodicAlgorithm("TokenPolicy", args.env.make(), args.model, device=args.device)
     report = Report(records, args.best_of(untrained), args)
     console.print(report.table())

@@ -9,11 +9,14 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
+from rich.markup import escape
 from stable_baselines3.common.logger import configure
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
@@ -183,6 +186,19 @@ def run_of(entry: str, command: TrainArgs | None, args: TrainingArgs, seed: int)
         del arguments["run"]
     arguments |= {"seed": seed} | args.evaluation_arguments()
     return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
+
+
+def run_all(args: TrainingArgs, words: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    """Run what is not there yet, telling of each in `words`; the records of all."""
+    runs, records = plan(args), []
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    for number, run in enumerate(runs, 1):
+        console.print(f"\n{number}/{len(runs)} [bold]{escape(run.entry)}[/], seed {run.seed}", soft_wrap=True)
+        known = run.result()
+        records.append(known or execute(run, args))
+        console.print(words(records[-1]) + ", before" * (known is not None), soft_wrap=True)
+    return records
 
 
 def execute(run: Run, args: TrainingArgs) -> dict[str, Any]:

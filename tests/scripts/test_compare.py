@@ -18,7 +18,6 @@ import tyro
 from matplotlib import image
 from matplotlib.colors import to_rgb
 
-from scripts import compare
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
@@ -141,9 +140,9 @@ def copied(finished, tmp_path):
 
 def executed(monkeypatch):
     """The runs that are not taken from the folder, as a list that fills."""
-    repeated, execute = [], compare.execute
+    repeated, execute = [], runs.execute
     spy = lambda run, args: repeated.append((run.entry, run.seed)) or execute(run, args)  # noqa: E731
-    monkeypatch.setattr(compare, "execute", spy)
+    monkeypatch.setattr(runs, "execute", spy)
     return repeated
 
 

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-import scripts.rlvr
 from agents import RLOO
 from scripts.agent_arguments import EnvArgs
+from scripts.experiments import runs
 from scripts.experiments.rlvr import COLUMNS, Args
 from scripts.experiments.runs import execute
 from scripts.rlvr import main
@@ -55,7 +55,7 @@ def test_the_table_and_what_need_not_be_repeated(tmp_path, capsys, monkeypatch):
     assert f"{trained['pass@4']:.3f}" in capsys.readouterr().out
 
     repeated = []
-    monkeypatch.setattr(scripts.rlvr, "execute", lambda run, args: repeated.append(run.seed) or execute(run, args))
+    monkeypatch.setattr(runs, "execute", lambda run, args: repeated.append(run.seed) or execute(run, args))
     main(small(tmp_path))
     assert not repeated
     with pytest.raises(FileExistsError, match="held_out 4, not 5"):
