@@ -15,7 +15,15 @@ CLASSES = {
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     if isinstance(node, ast.ClassDef) and node.name.endswith("Args")
 }
-"""The dataclasses of options, by file and name; tyro shows the text below a field."""
+"""The dataclasses of options, by file and name; tyro shows the text below a field, or that of the class it is from."""
+
+
+def fields_of_bases(node):
+    """The names of the fields that a class has from the other classes here."""
+    bases = {ast.unparse(base) for base in node.bases}
+    of_bases = [other for name, other in CLASSES.items() if name.rpartition(":")[2] in bases]
+    here = {ast.unparse(field.target) for base in of_bases for field in base.body if isinstance(field, ast.AnnAssign)}
+    return here.union(*(fields_of_bases(base) for base in of_bases))
 
 
 def test_the_classes_are_those_of_all_scripts():
@@ -29,11 +37,13 @@ def test_the_classes_are_those_of_all_scripts():
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_has_a_sentence(name):
-    body = CLASSES[name].body
+    body, inherited = CLASSES[name].body, fields_of_bases(CLASSES[name])
     for field, below in zip(body, [*body[1:], None], strict=True):
         if not isinstance(field, ast.AnnAssign) or "ClassVar" in (kind := ast.unparse(field.annotation)):
             continue
         if "help_of(" in kind or "arg(name='')" in kind:  # the agent's own words; a group of options
+            continue
+        if ast.unparse(field.target) in inherited:
             continue
         assert isinstance(below, ast.Expr) and ast.unparse(below).strip("'\"").endswith("."), ast.unparse(field.target)
 
