@@ -40,7 +40,7 @@ def test_every_constraint_has_an_example():
     kinds = [
         f"TextGen{kind}{model}-v0" for model in ("", "SmolLM2") for kind in ("Keyword", "Topic", "Balance", "Hybrid")
     ]
-    assert list(EXAMPLES) == kinds and set(kinds) <= set(TASKS) and set(SMOLLM2_IDS) == set(kinds[4:])
+    assert list(EXAMPLES) == kinds and set(kinds) <= set(TASKS) and set(kinds[4:]) <= set(SMOLLM2_IDS)
 
 
 @pytest.mark.parametrize(("env_id", "text", "components"), TEXTS)
@@ -71,9 +71,9 @@ def test_the_env_pays_and_reports_them(env_id, text, components):
 
 
 @pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
-def test_the_ids_of_smollm2():
+def test_the_constraints_of_smollm2():
     tokenizer = make_tokenizer("smollm2-q4")  # once, as it takes seconds to read
-    for env_id in SMOLLM2_IDS:
+    for env_id in list(EXAMPLES)[4:]:
         env = gym.make(env_id, tokenizer=tokenizer)
         mdp = env.unwrapped.mdp
         assert (mdp.vocab_size, mdp.max_prompt_tokens, mdp.max_new_tokens) == (49152, 1, 40)

@@ -204,7 +204,7 @@ SHARED = {
     ("cls", "own"),
     [
         (PPO, {"gae_lambda": 0.8, "clip_range_vf": 0.4, "normalize_advantage": False, "vf_coef": 0.7}),
-        (GRPO, {"reward_to_go": True, "scale_advantages": False}),
+        (GRPO, {"reward_to_go": True, "scale_advantages": False, "per_component": "normalize"}),
     ],
 )
 def test_every_hyperparameter_survives(tmp_path, cls, own):
