@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from textgym.importing import did_you_mean
 from textgym.mdp import IntArray, TextMDP
+from textgym.prompt_sources import PromptLimit
 from textgym.prompts import Messages, Prompt, copied, load_prompts, to_prompt
 from textgym.tokenizers import Tokenizer
 
@@ -70,7 +71,7 @@ class PromptTable:
 
     def __init__(self, source: Any, tokenizer: Tokenizer, mdp: TextMDP, truncate: bool = False):
         self._tokenizer, self._mdp, self._truncate = tokenizer, mdp, truncate
-        loaded = load_prompts(source)
+        loaded = load_prompts(source, PromptLimit(tokenizer, mdp.max_prompt_tokens, truncate))
         self._sampler = None if isinstance(loaded, list) else loaded
         self._entries: dict[int, Entry] = {}  # by id: the source's, then the others, those met longest ago first
         self._alike: dict[bytes, list[int]] = {}  # ids by `_key`

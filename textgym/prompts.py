@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from textgym.importing import import_string
-from textgym.prompt_sources import PROMPT_SOURCES, is_named, named_rows
+from textgym.prompt_sources import PROMPT_SOURCES, PromptLimit, is_named, named_rows
 
 Messages = list[dict[str, str]]
 Sampler = Callable[[np.random.Generator], Any]
@@ -97,7 +97,7 @@ def to_prompt(row: Any, where: str) -> Prompt:
         raise ValueError(f"{where} has a value that cannot be copied: {type(error).__name__}: {error}") from error
 
 
-def load_prompts(source: Any) -> list[Prompt] | Sampler:
+def load_prompts(source: Any, limit: PromptLimit | None = None) -> list[Prompt] | Sampler:
     """Read a prompt source.
 
     Args:
@@ -107,6 +107,7 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
             or a dict of the name and arguments, such as `{"name": "reviews", "split": "test"}`; an import string
             `"module:attribute"` of any of these; or a function of a `numpy.random.Generator` that returns one prompt.
             Where a chat ends with the assistant's message, the completion goes on with it.
+        limit: what the env takes, for sources that depend on it; None where there is no env.
 
     Raises:
         ValueError: none of these, no prompt at all, a malformed line (its number), rows whose columns differ, or a
@@ -115,14 +116,14 @@ def load_prompts(source: Any) -> list[Prompt] | Sampler:
         IsADirectoryError: it is a directory.
     """
     if is_named(source):
-        rows = [to_prompt(row, f"prompt {i}") for i, row in enumerate(named_rows(source))]
-    elif isinstance(source, str | Path):
+        return load_prompts(named_rows(source, limit))
+    if isinstance(source, str | Path):
         if Path(source).suffix in (".txt", ".jsonl"):
             rows = _read_file(Path(source))
         elif ":" in str(source):
             found = import_string(str(source), what="prompt source")
             try:
-                return load_prompts(found)
+                return load_prompts(found, limit)
             except ValueError as error:
                 raise ValueError(f"prompt source {str(source)!r}: {error}") from error
         else:
