@@ -6,11 +6,8 @@ a finite list of them or a sampler function. What is read from a source is a cop
 
 from __future__ import annotations
 
-import codecs
 import copy
 import inspect
-import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 
 from textgym.importing import import_string
 from textgym.prompt_sources import PROMPT_SOURCES, PromptLimit, is_named, named_rows
+from textgym.text_files import lines_of, parsed
 
 Messages = list[dict[str, str]]
 Sampler = Callable[[np.random.Generator], Any]
@@ -157,36 +155,9 @@ def _checked_sampler(function: Callable[..., Any]) -> Sampler:
 
 def _read_file(path: Path) -> list[Prompt]:
     """Prompts of a `.txt` or `.jsonl` file."""
-    if path.is_dir():
-        raise IsADirectoryError(f"the prompt file {str(path)!r} is a directory")
-    if not path.is_file():
-        raise FileNotFoundError(f"the prompt file {str(path)!r} does not exist")
     rows = []
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"line {number} of {str(path)!r}"
+    for where, line in lines_of(path, "prompt"):
         if not line.strip():
             raise ValueError(f'{where} is blank; an empty prompt is written {{"prompt": ""}} in a .jsonl file')
-        if path.suffix == ".jsonl":
-            try:
-                line = json.loads(line)
-            except (ValueError, RecursionError) as error:  # malformed, a number too long, or nested too deep
-                raise ValueError(f"{where} is not JSON that can be read: {error}") from error
-        rows.append(to_prompt(line, where))
+        rows.append(to_prompt(parsed(line, where) if path.suffix == ".jsonl" else line, where))
     return rows
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, with or without a byte-order mark.
-
-    Only newlines of the three usual kinds end a line. `str.splitlines` would also end it at characters such as U+2028,
-    which JSON leaves as they are.
-    """
-    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        number = len(data[: error.start + 1].splitlines())  # of bytes: at the same three only
-        raise ValueError(f"line {number} of {str(path)!r} is not UTF-8 ({error}); save the file as UTF-8") from error
-    if "\0" in text:
-        raise ValueError(f"{str(path)!r} holds the character U+0000, as if it were UTF-16; save the file as UTF-8")
-    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
