@@ -1,0 +1,54 @@
+"""How far raters agree beyond chance: Krippendorff's alpha, for any number of raters, who may leave out units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from textgym.arguments import check_argument
+from textgym.evaluation.statistics import Interval
+
+Metric = Literal["nominal", "interval"]
+NORMAL_95 = 1.96
+RESAMPLES = 1000
+
+
+def krippendorff_alpha(units: Sequence[Sequence[float]], metric: Metric = "nominal", *, seed: int = 0) -> Interval:
+    """Krippendorff's alpha, 1 where raters always agree and 0 where they agree as by chance, with a 95% interval.
+
+    It is 1 - D_o / D_e. D_o is the mean squared difference of two values of one unit, D_e that of any two values at
+    all, among the values that can be paired (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"). With the
+    nominal metric and many units it comes near Fleiss' kappa.
+
+    Args:
+        units: what the raters of each unit said, in any order; a unit with fewer than two values says nothing.
+        metric: how values differ: `"nominal"`, by 1 or not at all; `"interval"`, as numbers.
+        seed: of the bootstrap over units; 1.96 times its standard deviation is half the interval.
+
+    Raises:
+        ValueError: no unit has two values (there is one rater only, say), or all values are the same.
+    """
+    check_argument("metric", metric, Metric)
+    paired = [np.asarray(unit, float) for unit in units if len(unit) > 1]
+    if not paired:
+        raise ValueError("agreement needs two raters, but no unit has more than one value")
+    values = np.unique(np.concatenate(paired))  # (K,)
+    if len(values) == 1:
+        raise ValueError(f"all values are {values[0]:g}; agreement beyond chance is not defined where nothing varies")
+    gaps = values[:, None] - values  # (K, K)
+    squares = gaps**2 if metric == "interval" else (gaps != 0).astype(float)
+    counts = np.array([np.bincount(np.searchsorted(values, unit), minlength=len(values)) for unit in paired])  # (U, K)
+    disagreements = ((counts @ squares) * counts).sum(-1) / (counts.sum(-1) - 1)  # (U,)
+
+    def alpha(weights: np.ndarray) -> np.ndarray:
+        """(B, U) how often each unit is there -> (B,)."""
+        totals = weights @ counts  # (B, K)
+        with np.errstate(invalid="ignore"):  # a resample in which nothing varies
+            expected = ((totals @ squares) * totals).sum(-1) / (totals.sum(-1) - 1)
+            return 1 - weights @ disagreements / expected
+
+    u = len(paired)
+    resampled = alpha(np.random.default_rng(seed).multinomial(u, np.full(u, 1 / u), RESAMPLES))
+    return Interval(float(alpha(np.ones((1, u)))[0]), NORMAL_95 * float(np.nanstd(resampled)))
