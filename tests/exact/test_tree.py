@@ -85,3 +85,21 @@ def test_policy_of_gives_back_any_distribution(k, n):
     np.testing.assert_allclose(policy.exp().sum(-1), np.ones(tree.num_contexts), atol=1e-12)
     empty = (below(k, n) & (log_weights > -INF)).sum(-1) == 0
     np.testing.assert_allclose(policy.exp()[empty], 1 / (k + 1), atol=1e-12)
+
+
+@pytest.mark.parametrize(("k", "n"), SIZES)
+def test_a_table_along_completions(k, n):
+    tree = TokenTree(k, n)
+    of_actions, of_contexts = random_table(tree, 6), random_table(tree, 7)[:, 0]
+    number = {c: i for i, c in enumerate(contexts_of(k, n))}
+    for x, actions, contexts in zip(
+        outcomes_of(k, n), tree.along(of_actions, tree.outcomes), tree.along(of_contexts, tree.outcomes), strict=True
+    ):
+        path = [number[x[:t]] for t in range(len(x))]
+        behind = [0.0] * (n - len(x))
+        assert actions.tolist() == [of_actions[c, a].item() for c, a in zip(path, x, strict=True)] + behind
+        assert contexts.tolist() == [of_contexts[c].item() for c in path] + behind
+    with pytest.raises(
+        ValueError, match=f"entries of the table have shape .* this tree has .{tree.num_contexts},. contexts"
+    ):
+        tree.along(torch.zeros(tree.num_contexts + 1), tree.outcomes)

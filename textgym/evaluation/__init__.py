@@ -7,6 +7,15 @@ for _package in ("torch", "transformers"):
 
 from textgym.evaluation.chat import Conversation
 from textgym.evaluation.evaluation import Evaluation, describe, evaluate
+from textgym.evaluation.importance import (
+    ESTIMATORS,
+    Estimator,
+    NoOverlapError,
+    OffPolicyEstimate,
+    OffPolicySample,
+    estimate_value,
+)
+from textgym.evaluation.off_policy import off_policy, off_policy_sample
 from textgym.evaluation.policies import ModelPolicy, Policy
 from textgym.evaluation.samples import NoReward, Sample, play, show_sample
 from textgym.evaluation.sampling import best_of_n, quasi_rejection
@@ -14,17 +23,25 @@ from textgym.evaluation.statistics import Interval
 from textgym.evaluation.success import Success, pass_at_k
 
 __all__ = [
+    "ESTIMATORS",
     "Conversation",
+    "Estimator",
     "Evaluation",
     "Interval",
     "ModelPolicy",
+    "NoOverlapError",
     "NoReward",
+    "OffPolicyEstimate",
+    "OffPolicySample",
     "Policy",
     "Sample",
     "Success",
     "best_of_n",
     "describe",
+    "estimate_value",
     "evaluate",
+    "off_policy",
+    "off_policy_sample",
     "pass_at_k",
     "play",
     "quasi_rejection",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from textgym.envs.task import TextTask
-from textgym.scorers import Generations, Scorer, make_scorer
+from textgym.scorers import Generations, Scorer, Scores, make_scorer
+from textgym.scorers.base import refuse_unscored
 from textgym.training.episodes import Episodes
 
 
@@ -38,18 +39,49 @@ def score_episodes(task: TextTask, scorer: Scorer, episodes: Episodes) -> dict[s
         ScorerError: the scorer failed.
         IndexError: a prompt that a sampler brought is no longer known.
     """
+    totals = {name: torch.zeros(len(episodes), dtype=torch.float64) for name in scorer.component_names}
+    for rows, _, scores in scores_by_step(task, scorer, episodes):
+        for name, values in scores.components.items():
+            totals[name][rows] += torch.from_numpy(values)
+    return totals
+
+
+def rescore(task: TextTask, scorer: Scorer, episodes: Episodes) -> Episodes:
+    """The episodes with the rewards and components that an env with another scorer would have given them.
+
+    Args:
+        task: see `score_episodes`, as for the others.
+        scorer: the other one.
+        episodes: E of them, finished.
+
+    Raises:
+        ScorerError: the scorer failed, or nothing applies to an episode.
+        IndexError: see `score_episodes`.
+    """
+    rewards, device = torch.zeros(episodes.rewards.shape), episodes.rows.device
+    components = torch.zeros(len(episodes), len(scorer.component_names))
+    for rows, generations, scores in scores_by_step(task, scorer, episodes):
+        refuse_unscored(scorer.name, scores.rewards, generations)
+        rewards[rows, torch.from_numpy(generations.lengths) - 1] = torch.from_numpy(scores.rewards).float()
+        paid = np.stack([scores.components[name] for name in scorer.component_names], -1)
+        components[rows] += torch.from_numpy(paid).float()
+    return episodes.replace(rewards=rewards.to(device), components=components.to(device))
+
+
+def scores_by_step(
+    task: TextTask, scorer: Scorer, episodes: Episodes
+) -> Iterator[tuple[torch.Tensor, Generations, Scores]]:
+    """The calls of a scorer as an env would make them: the numbers of the episodes, what it sees, and what it says.
+
+    There is one call, of finished episodes, unless it pays per token; then there is one for every step.
+    """
     rows, lengths = episodes.rows.cpu().numpy().astype(np.int64), episodes.lengths.cpu().numpy()
     prompt_ids, start = episodes.prompt_ids.cpu().numpy(), task.mdp.max_prompt_tokens
-    totals = {name: np.zeros(len(rows)) for name in scorer.component_names}
-    for step in range(1, task.mdp.max_new_tokens + 1) if scorer.per_token else [task.mdp.max_new_tokens]:
+    for step in range(1, lengths.max(initial=0) + 1) if scorer.per_token else [task.mdp.max_new_tokens]:
         moved = np.flatnonzero(lengths >= step) if scorer.per_token else np.arange(len(rows))
-        if not len(moved):
-            break
         seen, written = rows[moved], np.minimum(lengths[moved], step)
         seen[:, start + step :] = task.mdp.pad_id
         ended = written == lengths[moved]
         parts = task.mdp, task.tokenizer, task.prompts
-        scores = scorer.evaluate(Generations(*parts, seen, prompt_ids[moved], moved, written, ended, task.trainer))
-        for name, values in scores.components.items():
-            totals[name][moved] += values
-    return {name: torch.from_numpy(values) for name, values in totals.items()}
+        generations = Generations(*parts, seen, prompt_ids[moved], moved, written, ended, task.trainer)
+        yield torch.from_numpy(moved), generations, scorer.evaluate(generations)

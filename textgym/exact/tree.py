@@ -216,6 +216,29 @@ class TokenTree:
             sums = onward[:, :-1].reshape(-1)
         return torch.cat([*ended, sums])
 
+    def along(self, table: Any, completions: Any) -> torch.Tensor:
+        """What a table says of each action of completions, such as V(s_t) or Q(s_t, a_t): (..., L) -> (..., L).
+
+        Args:
+            table: (S,) of contexts, or (S, K + 1) of contexts and actions.
+            completions: (..., L) padded token ids, EOS included: `outcomes`, or the actions of episodes.
+
+        Returns:
+            (..., L) float64, 0 at padding.
+        """
+        per_context = torch.as_tensor(table).ndim == 1
+        values = (
+            _float64("entries of the table", table, (self.num_contexts,), "contexts")
+            if per_context
+            else self._table("table", table)
+        )
+        tokens = torch.as_tensor(completions)
+        real = tokens != self.pad_id
+        before = torch.ones(tokens.shape[-1], tokens.shape[-1], dtype=torch.bool, device=tokens.device).tril(-1)
+        contexts = self.index(torch.where(before, tokens[..., None, :], self.pad_id)) * real  # (..., L)
+        found = values[contexts] if per_context else values[contexts, tokens * real]
+        return torch.where(real, found, 0.0)
+
     @property
     def _levels(self) -> list[slice]:
         """The contexts of each length."""
