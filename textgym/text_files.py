@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,17 @@ def parsed(line: str, where: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # malformed, a number too long, or nested too deep
         raise ValueError(f"{where} is not JSON that can be read: {error}") from error
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines, all of them or, if the process ends before, none: the old file is then still there.
+
+    Raises:
+        OSError: it could not be written; the disk is full, say.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

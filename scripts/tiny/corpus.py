@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import random
-import subprocess
-import sys
-import tarfile
-import tempfile
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -17,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-VADER_SDIST = "vaderSentiment==3.3.2"
-VADER_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+from scripts.preferences.human_ratings import download, ratings_of
+from textgym.text_files import write_json_lines
 
 TONES = ["A glowing", "A positive", "A mixed", "A lukewarm", "A negative", "A scathing", "A critical", "A short"]
 GENRES = [
@@ -103,28 +96,6 @@ class Args:
     """CPU threads of torch."""
 
 
-def download_human_sentences() -> list[str]:
-    """The movie-review sentences that 20 people rated (Hutto & Gilbert, ICWSM 2014), as in the pinned sdist."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        subprocess.run([*command, "--dest", folder, VADER_SDIST], check=True)
-        (sdist,) = Path(folder).glob("*.tar.gz")
-        content = sdist.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != VADER_SHA256:
-        raise ValueError(f"{VADER_SDIST}: the sdist's SHA-256 is {digest}, not the pinned {VADER_SHA256}")
-    with tarfile.open(fileobj=io.BytesIO(content)) as outer:
-        (inner_name,) = (n for n in outer.getnames() if n.endswith("hutto_ICWSM_2014.tar.gz"))
-        inner = outer.extractfile(inner_name)
-        assert inner is not None
-        with tarfile.open(fileobj=io.BytesIO(inner.read())) as ratings:
-            (name,) = (n for n in ratings.getnames() if Path(n).name == "movieReviewSnippets_GroundTruth.txt")
-            table = ratings.extractfile(name)
-            assert table is not None
-            rows = table.read().decode("utf-8", errors="replace").splitlines()
-    return [row.split("\t")[2].strip() for row in rows if row.count("\t") >= 2]
-
-
 def opening(rng: random.Random) -> str:
     """The visible first words of a sentence."""
     kind = rng.random()
@@ -188,19 +159,12 @@ def sample_sentences(model, tokenizer, prefix: str, openings: list[str], args: A
     return sentences
 
 
-def write_jsonl(path: Path, texts: list[str]) -> None:
-    """Write {"text": ...} lines, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts), encoding="utf-8")
-    part.rename(path)
-
-
 def main(args: Args) -> None:
     """Fetch the human sentences, then sample the missing shards."""
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     if not (human := args.out / "human.jsonl").exists():
-        write_jsonl(human, download_human_sentences())
+        write_json_lines(human, ({"text": one.text} for one in ratings_of("movies", download())))
 
     from textgym.language_models import load_model_and_tokenizer
 
@@ -215,5 +179,5 @@ def main(args: Args) -> None:
             openings = [opening(rng) for _ in range(count)]
             prefix = rng.choice(PREFIXES)
             texts += sample_sentences(model, tokenizer, prefix, openings, args, seed=rng.getrandbits(32))
-        write_jsonl(path, texts)
+        write_json_lines(path, ({"text": text} for text in texts))
         print(f"shard {shard}: {len(texts)} sentences in {time.perf_counter() - start:.0f} s", flush=True)

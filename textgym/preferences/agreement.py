@@ -1,4 +1,4 @@
-"""How far raters agree beyond chance: Krippendorff's alpha, for any number of raters, who may leave out units."""
+"""How far raters agree: on the order of texts, and beyond chance (Krippendorff's alpha)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,28 @@ from textgym.evaluation.statistics import Interval
 Metric = Literal["nominal", "interval"]
 NORMAL_95 = 1.96
 RESAMPLES = 1000
+
+
+def concordance(scores: Sequence[float], ratings: Sequence[float]) -> float:
+    """The share of pairs of texts that scores bring into the order of their ratings: Harrell's concordance index.
+
+    Pairs with equal ratings do not count; equal scores are half right.
+
+    Args:
+        scores: (n,)
+        ratings: (n,)
+
+    Raises:
+        ValueError: all ratings are the same.
+    """
+    a, b, right, count = np.asarray(scores, float), np.asarray(ratings, float), 0.0, 0
+    for row in range(len(b) - 1):
+        order = np.sign(b[row + 1 :] - b[row])
+        right += (np.sign(a[row + 1 :] - a[row]) * order + 1)[order != 0].sum() / 2
+        count += int(np.count_nonzero(order))
+    if not count:
+        raise ValueError("all ratings are the same, so they bring no two texts into an order")
+    return float(right / count)
 
 
 def krippendorff_alpha(units: Sequence[Sequence[float]], metric: Metric = "nominal", *, seed: int = 0) -> Interval:

@@ -13,6 +13,11 @@ class Sentiment(Scorer):
     The compound score is s / sqrt(s² + 15), where s is the sum of the words' valences after VADER's rules for negation,
     emphasis and contrast. A text without sentiment words gives 0.
 
+    It knows words, not what is meant: of all pairs of two movie-review sentences it puts 65% in the order of their mean
+    ratings by people (half is chance), of product reviews 71%, of editorials 67%. One person's ratings put 84%, 87% and
+    77% in that order, and the means of half of the people 91%, 94% and 89% in the order of the other half's.
+    `python scripts/ratings.py` computes this. A reward model that learned from the ratings agrees with people better.
+
     Args:
         name: the component's name in `info`.
 

@@ -1,0 +1,1 @@
+"""What scripts about human judgements are made of."""
