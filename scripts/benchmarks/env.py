@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 import textgym
 from scripts.benchmarks.timing import measure
@@ -44,6 +45,7 @@ class ReadsText(textgym.Scorer):
 def env(
     env_id: str = "TextGen-v0",
     env_kwargs: str = "{}",
+    autoreset_modes: tuple[Literal["SameStep", "NextStep", "Disabled"], ...] = ("SameStep",),
     num_envs: tuple[int, ...] = (1, 64, 1024),
     sizes: tuple[tuple[int, int], ...] = ((16, 32), (128, 50)),
     transitions: int = 400_000,
@@ -52,14 +54,16 @@ def env(
 ) -> Iterator[dict[str, Any]]:
     """Env steps per second with random tokens, beside the ceiling: copying the observation alone.
 
-    1 env is `gym.make` with all its default wrappers, its resets included; more are the native vector env (autoreset
-    SameStep). Actions are uniform over the vocabulary and drawn before the clock starts, as Python ints for the single
-    env. `eos` true: EOS is drawn like any token, so rows drift apart, and after a while some end in nearly every step.
-    `eos` false: it is never drawn, and all rows end together at the length limit.
+    1 env is `gym.make` with all its default wrappers, its resets included; more are the native vector env. Actions are
+    uniform over the vocabulary and drawn before the clock starts, as Python ints for the single env. `eos` true: EOS is
+    drawn like any token, so rows drift apart, and after a while some end in nearly every step. `eos` false: it is never
+    drawn, and all rows end together at the length limit. `dead_steps` is the share of rows' steps that only begin an
+    episode or wait for one; they count as steps. In Disabled mode all rows wait until all have ended.
 
     Args:
         env_id: the env.
         env_kwargs: its arguments as JSON.
+        autoreset_modes: of the vector env.
         num_envs: numbers of rows.
         sizes: pairs of `max_prompt_tokens` and `max_new_tokens`.
         transitions: tokens per run, over all rows; rounded to whole steps.
@@ -72,10 +76,14 @@ def env(
             steps = max(1, transitions // rows)
             copying = measure(copy_run(rows, prompt_tokens + new_tokens, steps), steps, repeats)
             scorers: list[textgym.Scorer] = [NoText(), ReadsText()]
-            for scorer, eos in product(scorers, (True, False)):
+            modes = autoreset_modes if rows > 1 else ("single",)
+            for scorer, eos, mode in product(scorers, (True, False), modes):
                 arguments = {"max_prompt_tokens": prompt_tokens, "max_new_tokens": new_tokens, "scorer": scorer}
-                make = single_run if rows == 1 else vector_run
-                timing = measure(make(env_id, arguments | kwargs, (steps, rows), seed, eos), steps, repeats)
+                if rows > 1:
+                    arguments["autoreset_mode"] = mode
+                run = (single_run if rows == 1 else vector_run)(env_id, arguments | kwargs, (steps, rows), seed, eos)
+                dead = run()
+                timing = measure(run, steps, repeats)
                 yield {
                     "benchmark": "env",
                     "env_id": env_id,
@@ -84,6 +92,8 @@ def env(
                     "max_new_tokens": new_tokens,
                     "scorer": scorer.name,
                     "eos": eos,
+                    "autoreset_mode": mode,
+                    "dead_steps": round(dead / (steps * rows), 4),
                     "steps_per_second": round(rows / timing.cpu_seconds),
                     "steps_per_second_wall": round(rows / timing.wall_seconds),
                     "copy_only_steps_per_second": round(rows / copying.cpu_seconds),
@@ -98,36 +108,49 @@ def draw_actions(mdp: textgym.TextMDP, shape: tuple[int, int], seed: int, eos: b
     return np.random.default_rng(seed).choice(tokens, size=shape)
 
 
-def single_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
-    """Steps of `gym.make`'s env, which is reset whenever an episode ends."""
+def single_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], int]:
+    """Steps of `gym.make`'s env, which is reset whenever an episode ends; the run returns how many were dead, 0."""
     made = gym.make(env_id, **kwargs)
     made.reset(seed=seed)
     actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)[:, 0].tolist()  # type: ignore[attr-defined]
 
-    def run() -> None:
+    def run() -> int:
         made.reset()
         for action in actions:
             _, _, terminated, truncated, _ = made.step(action)
             if terminated or truncated:
                 made.reset()
+        return 0
 
     return run
 
 
-def vector_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], None]:
-    """Steps of `gym.make_vec`'s env; a run goes on where the last one stopped."""
+def vector_run(env_id: str, kwargs: dict[str, Any], shape: tuple[int, int], seed: int, eos: bool) -> Callable[[], int]:
+    """Steps of `gym.make_vec`'s env; a run goes on where the last one stopped, and returns how many were dead."""
     made = gym.make_vec(env_id, num_envs=shape[1], **kwargs)
     made.reset(seed=seed)
+    mode = made.metadata["autoreset_mode"]
     actions = draw_actions(made.unwrapped.mdp, shape, seed, eos)  # type: ignore[attr-defined]
+    waiting = np.zeros(shape[1], bool)
 
-    def run() -> None:
+    def run() -> int:
+        nonlocal waiting
+        dead = 0
         for action in actions:
-            made.step(action)
+            ended = made.step(action)[2]
+            if mode is AutoresetMode.SAME_STEP:
+                continue
+            dead += int(np.count_nonzero(waiting))
+            waiting = ended if mode is AutoresetMode.NEXT_STEP else waiting | ended
+            if mode is AutoresetMode.DISABLED and waiting.all():
+                made.reset(options={"reset_mask": waiting})
+                waiting = np.zeros(shape[1], bool)
+        return dead
 
     return run
 
 
-def copy_run(rows: int, width: int, steps: int) -> Callable[[], None]:
+def copy_run(rows: int, width: int, steps: int) -> Callable[[], object]:
     """`steps` copies of a (rows, width) int64 array: what returning observations costs if nothing else does."""
     cells = np.zeros((rows, width) if rows > 1 else width, np.int64)
 

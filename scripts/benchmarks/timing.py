@@ -17,7 +17,7 @@ class Timing:
     wall_seconds: float
 
 
-def measure(run: Callable[[], None], calls: int, repeats: int) -> Timing:
+def measure(run: Callable[[], object], calls: int, repeats: int) -> Timing:
     """Time `run`, which makes `calls` calls of what is measured, `repeats` times after one run that is not counted."""
 
     def counted() -> int:

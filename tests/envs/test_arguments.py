@@ -94,10 +94,10 @@ def test_a_subclass_may_take_more():
 
 
 def test_autoreset_modes_by_name_or_member():
-    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+    for mode in AutoresetMode:
         for given in (mode, mode.value):
             assert vector(**CHARACTERS, autoreset_mode=given).metadata["autoreset_mode"] is mode
-    for given in (AutoresetMode.NEXT_STEP, "same_step", None, ["SameStep"]):
+    for given in ("same_step", None, ["SameStep"]):
         with pytest.raises(ValueError, match="autoreset_mode is .*; accepted are"):
             vector(**CHARACTERS, autoreset_mode=given)
 

@@ -85,7 +85,7 @@ def test_single(env, how):
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 @pytest.mark.parametrize("env", VECTOR)
 @pytest.mark.parametrize("pinned", [False, True])
 def test_vector(env, mode, how, pinned, rng):

@@ -46,7 +46,7 @@ def test_random_steps_of_the_single_env(env_id):
             total, length = 0.0, 0
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 @pytest.mark.parametrize("env_id", IDS)
 def test_random_steps_of_the_vector_env(env_id, mode):
     envs, (low, high) = gym.make_vec(env_id, num_envs=ROWS, autoreset_mode=mode), TASKS[env_id].reward_range

@@ -1,10 +1,10 @@
-"""The vector env against the single one, both autoreset modes, groups, seeds and wrappers."""
+"""The vector env against the single one and Gymnasium's own, all autoreset modes, groups, seeds and wrappers."""
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import NumpyToTorch, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,8 +92,44 @@ def test_single_and_vector_agree_step_by_step(data, scorer, mode):
     assert episode.max() == 4
 
 
+@pytest.mark.parametrize("scorer", [checksum, PaysPerToken()], ids=["at the end", "per token"])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_it_is_gymnasiums_own_vector_env(mode, scorer):
+    """Thousands of steps beside `SyncVectorEnv`: the same arrays, and the same info with the same masks."""
+    task = {**CHARACTERS, "scorer": scorer, "prompts": ["ab"]}
+    ours = gym.make_vec("TextGen-v0", num_envs=5, autoreset_mode=mode, **task)
+    theirs = SyncVectorEnv([lambda: gym.make("TextGen-v0", **task).unwrapped] * 5, autoreset_mode=mode)
+    assert ours.metadata["autoreset_mode"] is theirs.metadata["autoreset_mode"] is ours.autoreset_mode
+    rng, dead, ends = np.random.default_rng(0), np.zeros(5, bool), 0
+    seen, expected = ours.reset(seed=0), theirs.reset(seed=0)
+    for _ in range(2000):
+        np.testing.assert_equal(seen[0], expected[0])
+        if mode is AutoresetMode.DISABLED and dead.any():
+            seen, expected = ours.reset(options={"reset_mask": dead}), theirs.reset(options={"reset_mask": dead})
+            np.testing.assert_equal(seen[0], expected[0])
+        actions = rng.integers(0, 5, 5)
+        seen, expected = ours.step(actions), theirs.step(actions)
+        np.testing.assert_equal(seen[1:4], expected[1:4])
+        dead = seen[2]
+        ends += dead.sum()
+        told, words = (info.get("final_info", info) for info in (seen[4], expected[4]))
+        for row in range(5):
+            assert row_of(told, row) == pytest.approx(row_of(words, row))
+        assert (
+            ("final_obs" in seen[4]) == ("final_obs" in expected[4]) == (mode is AutoresetMode.SAME_STEP and dead.any())
+        )
+        for row in np.flatnonzero(dead) if "final_obs" in seen[4] else ():
+            np.testing.assert_equal(seen[4]["final_obs"][row], expected[4]["final_obs"][row])
+    assert ends > 2000
+
+
+def row_of(info, row):
+    """What info tells of one row."""
+    return {name: info[name][row] for name in info if not name.startswith(("_", "final_")) and info[f"_{name}"][row]}
+
+
 @pytest.mark.parametrize("env_id", ENV_IDS)
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", [mode.value for mode in AutoresetMode])
 def test_every_id_runs_as_a_vector_env(env_id, mode):
     env = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, scorer=count_tokens)
     obs, _ = env.reset(seed=0)
@@ -183,7 +219,7 @@ def test_record_episode_statistics_counts_every_episode_once(mode):
     assert list(env.length_queue) == lengths[-100:]
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", [mode.value for mode in AutoresetMode])
 def test_numpy_to_torch(mode):
     import torch
 
@@ -194,6 +230,20 @@ def test_numpy_to_torch(mode):
     assert rewards.tolist() == [1, 0, 0] and ended.tolist() == [True, False, False]
     final = info["final_info"] if mode == "SameStep" else info
     assert final["count_tokens"].tolist() == [1, 0, 0] and final["eos"].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        (make(2), {"prompts": ["a", f"{(c for c in 'ab')}"]}),
+        (make(2), {"prompts": [[{"role": "user", "content": f"{(c for c in 'ab')}"}]] * 2}),
+        (gym.make("TextGen-v0", **CHARACTERS), {"prompt": f"{(c for c in 'ab')}"}),
+    ],
+)
+def test_the_name_of_a_generator_is_no_prompt(env, options):
+    """As `NumpyToTorch` of gymnasium 1.4.0 makes of a text."""
+    with pytest.raises(ValueError, match="the reset option 'prompts?' was a text, but a wrapper"):
+        env.reset(options=options)
 
 
 def test_observations_are_copies():
@@ -235,7 +285,7 @@ def test_bad_actions(actions, message):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"autoreset_mode": "NextStep"}, "accepted are"),
+        ({"autoreset_mode": "Never"}, "accepted are"),
         ({"num_generations": 3}, "must divide num_envs=4"),
         ({"render_mode": "human"}, "vector env accepts 'ansi'"),
     ],

@@ -73,7 +73,7 @@ def test_single(wrapped, restricted, rng):
     assert ends > 4
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_vector(wrapped, mode, rng):
     inner = gym.make_vec("TextGen-v0", num_envs=3, autoreset_mode=mode, **TASK)
@@ -112,7 +112,7 @@ def test_vector(wrapped, mode, rng):
     assert ends > 8
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_further_keys_of_a_vector_env(mode, rng):
     inner = gym.make_vec("TextGen-v0", num_envs=3, autoreset_mode=mode, **TASK)
     env = VectorConstantInfo(gym.wrappers.vector.RecordEpisodeStatistics(inner), EPISODE)

@@ -86,7 +86,7 @@ def test_redrawn(toy):
 
 
 @pytest.mark.parametrize("rest", ["held", "redrawn"])
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_the_wrappers_give_what_the_function_gives(mode, rest, rng):
     """A reference that is sure of itself draws the same tokens always."""
     kwargs = {**CHARACTERS, "scorer": checksum}

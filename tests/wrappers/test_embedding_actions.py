@@ -112,7 +112,7 @@ def test_bad_actions(action):
         env.action(action)
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_a_vector_env_is_many_single_ones(mode, rng):
     kwargs = {**CHARACTERS, "scorer": count_tokens}
     vector = VectorEmbeddingActions(gym.make_vec("TextGen-v0", num_envs=3, autoreset_mode=mode, **kwargs), PLANE)

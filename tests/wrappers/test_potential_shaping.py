@@ -75,7 +75,7 @@ def test_the_optimal_policy_stays(env_id, gamma):
     assert ((unlike.q_values >= unlike.values[:, None] - 1e-9) != best).any()
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 @pytest.mark.parametrize("potential", [digest, LETTERS])
 def test_a_vector_env_is_many_single_ones(mode, potential, rng):
     kwargs = {**CHARACTERS, "scorer": checksum}

@@ -80,7 +80,7 @@ def test_masks_are_the_env_s():
     assert total == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_a_vector_env_is_many_single_ones(mode, rng):
     kwargs = {**CHARACTERS, "scorer": count_tokens}
     vector = VectorReferenceReward(

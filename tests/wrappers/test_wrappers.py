@@ -109,7 +109,7 @@ def actions_of(env, seed=0):
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 @pytest.mark.parametrize("name", SINGLE)
-@pytest.mark.parametrize("mode", [None, "SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", [None, "SameStep", "NextStep", "Disabled"])
 def test_copies_go_on_alike_and_apart(mode, name, how):
     if mode is None:
         env = SINGLE[name](gym.make("TextGen-v0", **TASK))
@@ -125,7 +125,7 @@ def test_copies_go_on_alike_and_apart(mode, name, how):
 
 
 @pytest.mark.parametrize("name", SINGLE)
-@pytest.mark.parametrize("mode", [None, "SameStep", "Disabled"])
+@pytest.mark.parametrize("mode", [None, "SameStep", "NextStep", "Disabled"])
 def test_seeds_and_pins(mode, name):
     def episode(seed, options=None):
         if mode is None:

@@ -140,17 +140,3 @@ class NamedArguments:
                 hint = did_you_mean(name, known)
                 raise TypeError(f"{cls.__name__} has no argument {name!r}{hint or ';'} it takes {', '.join(known)}")
         return super().__new__(cls)
-
-
-def check_options(options: dict[str, Any] | None, accepted: Sequence[str]) -> dict[str, Any]:
-    """The options of a reset as a dict.
-
-    Raises:
-        ValueError: an option that is not accepted, or two forms of a pinned prompt.
-    """
-    options = options or {}
-    if unknown := set(options) - set(accepted):
-        raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; accepted are {list(accepted)}")
-    if len(set(options) - {"reset_mask"}) > 1:
-        raise ValueError(f"pin a prompt by text or by ids, not both: {sorted(options)}")
-    return options

@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from textgym.envs.rendering import LiveView, ansi
-from textgym.envs.task import NamedArguments, check_options, make_task
+from textgym.envs.reset_options import check_options
+from textgym.envs.task import NamedArguments, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
 

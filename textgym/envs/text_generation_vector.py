@@ -15,10 +15,11 @@ from textgym.arguments import check_argument
 from textgym.envs.deferred import DeferredScores
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
-from textgym.envs.task import NamedArguments, check_options, make_task
+from textgym.envs.reset_options import check_options, pins_of, rows_of
+from textgym.envs.task import NamedArguments, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
-AUTORESET_MODES = {"SameStep": AutoresetMode.SAME_STEP, "Disabled": AutoresetMode.DISABLED}
+AUTORESET_MODES = [mode.value for mode in AutoresetMode]
 
 
 class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarray]):
@@ -33,6 +34,9 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
     `(N, P + T)` array, all pad where a row did not end, and `info["final_info"]` a dict of arrays; the other keys of
     `info` belong to the new episodes.
 
+    `"NextStep"`: a row that ends begins its next episode in the step after, which ignores its action, pays 0, and whose
+    observation is the first one of the new episode. One step in T + 1 is lost by it.
+
     `"Disabled"`: a row that ends reports it once, then is inert (same observation, reward 0, flags False, its action
     ignored) until `reset(options={"reset_mask": mask})` names it, or a full reset.
 
@@ -42,7 +46,8 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
 
     Args:
         num_envs: N.
-        autoreset_mode: `"SameStep"` (which stable-baselines3 needs) or `"Disabled"`.
+        autoreset_mode: `"SameStep"`, `"NextStep"` or `"Disabled"`, or the member of `gymnasium.vector.AutoresetMode`.
+            stable-baselines3 needs the first or the last.
         num_generations: k, which divides N.
         render_mode: `"ansi"` or None.
         **task: the arguments of `TextGenerationEnv`.
@@ -57,15 +62,16 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         **task: Any,
     ):
         mode = getattr(autoreset_mode, "value", autoreset_mode)
-        if mode not in list(AUTORESET_MODES):
-            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; accepted are {list(AUTORESET_MODES)}")
+        if mode not in AUTORESET_MODES:
+            raise ValueError(f"autoreset_mode is {autoreset_mode!r}; accepted are {AUTORESET_MODES}")
         for name, count in (("num_envs", num_envs), ("num_generations", num_generations)):
             check_argument(name, count, int)
         if num_envs < 1 or num_generations < 1 or num_envs % num_generations:
             raise ValueError(f"num_generations={num_generations} must divide num_envs={num_envs}, and both be positive")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode is {render_mode!r}; the vector env accepts 'ansi' and None")
-        self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AUTORESET_MODES[mode]}
+        self.autoreset_mode = AutoresetMode(mode)
+        self.metadata = {"render_modes": ["ansi"], "autoreset_mode": self.autoreset_mode}
         self.num_envs, self.num_generations, self.render_mode = num_envs, num_generations, render_mode
         self.task = make_task(**task)
         self.mdp, self.tokenizer, self.scorer = self.task.mdp, self.task.tokenizer, self.task.scorer
@@ -82,6 +88,7 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         self._lengths = np.zeros(num_envs, np.int64)
         self._live = np.zeros(num_envs, bool)
         self._num_live = 0
+        self._due = np.zeros(0, np.int64)  # rows that begin anew in the next step, under NextStep
         self._prompt_ids = np.full(num_envs, -1, np.int64)
         self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
         self._totals = {name: np.zeros(num_envs) for name in self.scorer.component_names}  # of a token scorer
@@ -106,18 +113,16 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         """
         super().reset(seed=seed)
         pin = check_options(options, ("prompts", "prompt_ids", "reset_mask"))
-        mask = self._reset_mask(pin.get("reset_mask"))
-        pins = self._read_pins(pin)
+        mask = rows_of(pin, self.num_envs)
+        pins = pins_of(pin, self.task.prompts, self.num_envs)
         if "reset_mask" not in pin:
             self._pins[:] = -1
             self._schedule.restart()
         if pins is not None:
             self._pins[mask] = pins[mask]
         self._any_pin = bool((self._pins >= 0).any())
-        rows = np.flatnonzero(mask)
-        self._start(rows)
-        self._live[rows] = True
-        self._num_live = int(self._live.sum())
+        self._begin(np.flatnonzero(mask))
+        self._due = self._due[~mask[self._due]]
         return self._cells.copy(), self._prompt_info(mask.copy())
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -144,6 +149,13 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
             components = self._pay(rewards, ended, over)
         if len(over):
             info = self._end(over, ended, components | {"eos": mdp.is_eos[actions[over]]})
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            if len(self._due):
+                self._begin(self._due)
+                ended_or_new = ended.copy()
+                ended_or_new[self._due] = True
+                info |= self._prompt_info(ended_or_new)
+            self._due = over
         return self._cells.copy(), rewards, ended, np.zeros(self.num_envs, bool), info
 
     @contextmanager
@@ -186,7 +198,7 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
     def _check(self, actions: np.ndarray, rows: Any) -> IntArray:
         """The actions of the live rows, checked."""
         mdp = self.mdp
-        if not self._num_live:
+        if not self._num_live and not len(self._due):
             raise ResetNeeded("every row has ended (or none was started); call reset() before step()")
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
             raise InvalidAction(
@@ -231,7 +243,7 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         """End the episodes of `rows`, and under SameStep begin the next ones; returns the step's info."""
         mask = ended.copy()  # one array serves as every mask
         info = self._info_of(rows, mask, components) | self._prompt_info(mask)
-        if self.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._live[rows] = False
             self._num_live -= len(rows)
             return info
@@ -257,6 +269,12 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         array[rows] = values
         return array
 
+    def _begin(self, rows: IntArray) -> None:
+        """Begin the next episode of `rows`, which have ended or are given up."""
+        self._start(rows)
+        self._live[rows] = True
+        self._num_live = int(self._live.sum())
+
     def _start(self, rows: IntArray) -> None:
         """Begin the next episode of `rows`."""
         self.task.prompts.release(self._prompt_ids, self._pins, self._schedule.rounds)
@@ -274,18 +292,3 @@ class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarra
         if self.scorer.per_token:
             for total in self._totals.values():
                 total[rows] = 0.0
-
-    def _reset_mask(self, mask: Any) -> BoolArray:
-        if mask is None:
-            return np.ones(self.num_envs, bool)
-        if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise ValueError(f"reset_mask must be a numpy bool array of shape ({self.num_envs},) with a True in it")
-        return mask
-
-    def _read_pins(self, pin: dict[str, Any]) -> IntArray | None:
-        for name, add in (("prompts", self.task.prompts.add), ("prompt_ids", self.task.prompts.add_ids)):
-            if name in pin:
-                if isinstance(pin[name], str) or len(pin[name]) != self.num_envs:
-                    raise ValueError(f"{name} must have one entry per row, {self.num_envs} in all")
-                return np.array([add(prompt) for prompt in pin[name]], np.int64)
-        return None

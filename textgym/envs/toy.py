@@ -177,7 +177,7 @@ class TextGenToyVectorEnv(Toy, TextGenerationVectorEnv):
 
     Args:
         num_envs: N.
-        autoreset_mode: `"SameStep"` or `"Disabled"`.
+        autoreset_mode: `"SameStep"`, `"NextStep"` or `"Disabled"`.
         num_generations: rows that share a prompt; here all do, as there is only one.
         render_mode: `"ansi"` or None.
         **toy: the arguments of `TextGenToyEnv`.
