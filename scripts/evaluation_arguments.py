@@ -61,12 +61,15 @@ class Args(ModelArgs):
         group = self.group()
         if self.episodes % group:
             raise ValueError(f"--episodes {self.episodes} is not a multiple of {group}, the completions of each prompt")
-        prompts = self.episodes // group
-        rows = self.n_envs or group * max(
-            d for d in range(1, prompts + 1) if prompts % d == 0 and d * group <= max(64, group)
-        )
+        rows = self.n_envs or side_by_side(self.episodes // group, group)
         if self.episodes % rows:
             raise ValueError(f"--episodes {self.episodes} is not a multiple of --n-envs {self.n_envs}")
         if rows % group:
             raise ValueError(f"--n-envs {rows} is not a multiple of {group}, the completions of each prompt")
         return rows
+
+
+def side_by_side(prompts: int, group: int) -> int:
+    """Episodes side by side, up to 64, that together make up `group` of every prompt without a rest."""
+    most = max(64, group)
+    return group * max(d for d in range(1, prompts + 1) if prompts % d == 0 and d * group <= most)

@@ -48,10 +48,14 @@ class PromptLimit:
     max_prompt_tokens: int
     truncate: bool
 
+    def tokens(self, content: Any) -> int:
+        """How many tokens a text or chat has."""
+        text = content if isinstance(content, str) else self.tokenizer.apply_chat_template(content)
+        return len(self.tokenizer.encode(text))
+
     def exceeded_by(self, content: Any) -> bool:
         """Whether a text or chat has more than P tokens."""
-        text = content if isinstance(content, str) else self.tokenizer.apply_chat_template(content)
-        return len(self.tokenizer.encode(text)) > self.max_prompt_tokens
+        return self.tokens(content) > self.max_prompt_tokens
 
 
 def is_named(source: Any) -> bool:

@@ -59,6 +59,9 @@ class PromptTable:
     prompt that a sampler or a pin brought is valid as long as a row uses it, and until `KEPT` others were met after it;
     met again after that, it gets a new id.
 
+    Attributes:
+        limit: which prompts fit.
+
     Args:
         source: see `textgym.prompts.load_prompts`.
         tokenizer: encodes texts and renders chats.
@@ -71,7 +74,8 @@ class PromptTable:
 
     def __init__(self, source: Any, tokenizer: Tokenizer, mdp: TextMDP, truncate: bool = False):
         self._tokenizer, self._mdp, self._truncate = tokenizer, mdp, truncate
-        loaded = load_prompts(source, PromptLimit(tokenizer, mdp.max_prompt_tokens, truncate))
+        self.limit = PromptLimit(tokenizer, mdp.max_prompt_tokens, truncate)
+        loaded = load_prompts(source, self.limit)
         self._sampler = None if isinstance(loaded, list) else loaded
         self._entries: dict[int, Entry] = {}  # by id: the source's, then the others, those met longest ago first
         self._alike: dict[bytes, list[int]] = {}  # ids by `_key`
