@@ -106,7 +106,7 @@ class TrainArgs:
         for name, argument in written_arguments(self.algorithm).items():
             if is_json(argument) and options[name] is not None:
                 options[name] = parse_json(name, options[name])
-        of_checkpoint = ("model", "lora", "seed", *self.algorithm.adapted_arguments(options))
+        of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
         if options["reference"] is None:
             del options["reference"]  # a checkpoint has its own

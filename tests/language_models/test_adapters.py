@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import small_gpt2, small_llama
 from textgym.language_models import load_model, load_tokenizer
-from textgym.language_models.adapters import add_lora, check_adapters, kinds, remember_base, save_model
+from textgym.language_models.adapters import add_adapters, check_adapters, kinds, peft_config, remember_base, save_model
 
 IDS = torch.tensor([[0, 3, 4, 1, 2]])
 BLOCKS = {"target_modules_bd_a": ["o_proj"], "target_modules_bd_b": ["q_proj"], "nblocks": 2, "match_strict": False}
@@ -30,7 +30,17 @@ VARIANTS = [
     {"trainable_token_indices": [1, 2]},
     {"target_parameters": ["self_attn.q_proj.weight"], "target_modules": ["v_proj"]},
     {"use_bdlora": BLOCKS},
+    {"peft_type": "IA3"},
+    {"peft_type": "IA3", "target_modules": ["q_proj", "gate_proj"], "feedforward_modules": []},
+    {"peft_type": "ADALORA", "total_step": 9},
+    {"peft_type": "ADALORA", "total_step": 9, "init_r": 3, "target_r": 1, "target_modules": ["q_proj", "down_proj"]},
 ]
+
+
+def add(model, given):
+    """Add the adapters that `peft` describes, or `lora` where no type is named."""
+    add_adapters(model, peft_config(given) if "peft_type" in given else peft_config(None, given))
+    return model
 
 
 @torch.no_grad()
@@ -45,8 +55,7 @@ def tied_llama():
 @torch.no_grad()
 def trained(make=small_llama, lora=None, seed=1):
     """A model with adapters that are no longer the identity."""
-    model = make()
-    add_lora(model, {"r": 4} if lora is None else lora)
+    model = add(make(), {"r": 4} if lora is None else lora)
     torch.manual_seed(seed)
     for p in model.parameters():
         if p.requires_grad:
@@ -89,8 +98,7 @@ def test_what_is_saved_is_the_trained_model_for_every_reader(make, lora, tmp_pat
 
 @pytest.mark.parametrize("lora", VARIANTS, ids=str)
 def test_adapters_start_as_the_identity(lora):
-    model = tied_llama()
-    add_lora(model, lora)
+    model = add(tied_llama(), lora)
     torch.testing.assert_close(logits(model), logits(tied_llama()), atol=1e-5, rtol=0)
     assert any(p.requires_grad for p in model.parameters())
 
@@ -307,8 +315,8 @@ def test_a_peft_model_is_the_model_within(dtype):
 
 
 def test_new_adapters_on_top_of_loaded_ones_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="already has adapters: leave lora out.*scripts/export.py"):
-        add_lora(load_model(folder(tmp_path / "m")), {"r": 2})
+    with pytest.raises(ValueError, match="already has adapters: leave peft and lora out.*scripts/export.py"):
+        add(load_model(folder(tmp_path / "m")), {"r": 2})
 
 
 def test_loaded_adapters_that_cannot_be_trained_are_refused(tmp_path):
@@ -316,8 +324,10 @@ def test_loaded_adapters_that_cannot_be_trained_are_refused(tmp_path):
     check_adapters(small_llama())
     free = peft.LoraConfig(r=2, lora_dropout=0.1, bias="all", modules_to_save=["lm_head"])
     check_adapters(load_model(peft.get_peft_model(small_llama(), free)))
+    check_adapters(load_model(peft.get_peft_model(small_llama(), peft.IA3Config())))
     for config, message in (
-        (peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]), "IA3 cannot be trained"),
+        (peft.AdaLoraConfig(total_step=9), "ADALORA: the importance of their ranks"),
+        (peft.LNTuningConfig(target_modules=["input_layernorm"]), "LN_TUNING cannot be trained"),
         (peft.LoraConfig(r=2, init_lora_weights="pissa"), "cannot be trained further: init_lora_weights='pissa'"),
     ):
         with pytest.raises(ValueError, match=f"{message}.*scripts/export.py"):
@@ -331,20 +341,68 @@ def test_loaded_adapters_that_cannot_be_trained_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        ({"rank": 4}, "rank.*accepted are the arguments of peft.LoraConfig"),
-        ({"r": 4, "target_modules": ["nothing"]}, "nothing"),
-        (4, "lora is 4; accepted are a dict"),
-        ({"r": 0}, "r"),
-        ({"peft_type": "PREFIX_TUNING"}, "peft_type is 'PREFIX_TUNING'; accepted: LORA"),
-        (peft.AdaLoraConfig(total_step=5), "ADALORA cannot be trained: its ranks follow a schedule"),
-        (peft.PromptTuningConfig(num_virtual_tokens=2), "PROMPT_TUNING cannot be trained: it puts virtual tokens"),
-        (peft.IA3Config(), "IA3 cannot be trained"),
+        ({"rank": 4}, "^lora: .*rank.*; accepted are the arguments of peft.LoraConfig"),
+        (4, "^lora: 4 is not accepted; accepted are a peft.PeftConfig, or a dict"),
+        ({"peft_type": "PREFIX_TUNING"}, "^lora: .*PREFIX_TUNING cannot be trained"),
+        ({"peft_type": "IA3"}, "^lora: it is of the kind IA3; pass it as peft"),
+        (peft.IA3Config(), "^lora: it is of the kind IA3; pass it as peft"),
     ],
     ids=str,
 )
-def test_senseless_adapters_are_refused(lora, message):
+def test_senseless_lora_is_refused(lora, message):
     with pytest.raises(ValueError, match=message):
-        add_lora(small_llama(), lora)
+        peft_config(None, lora)
+
+
+ADALORA = {"peft_type": "ADALORA", "total_step": 9}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("IA3", "^peft: 'IA3' is not accepted; .*with the peft_type: LORA, ADALORA, IA3"),
+        ({"r": 4}, "^peft: .* is not accepted; .*with the peft_type: LORA, ADALORA, IA3"),
+        ({"peft_type": "VERA"}, "^peft: adapters of the kind VERA cannot be trained: .*; accepted: LORA, ADALORA, IA3"),
+        (peft.VeraConfig(), "^peft: adapters of the kind VERA cannot be trained: .*; accepted: LORA, ADALORA, IA3"),
+        ({"peft_type": "IA3", "r": 4}, "^peft: .*'r'; accepted are the arguments of peft.IA3Config"),
+        (
+            {"peft_type": "IA3", "init_ia3_weights": False},
+            "^peft: init_ia3_weights=False: the adapters would not start",
+        ),
+        (
+            {"peft_type": "IA3", "modules_to_save": ["lm_head"]},
+            "^peft: modules_to_save=.*: it changes the model beneath",
+        ),
+        ({"peft_type": "ADALORA"}, "^peft: AdaLoRA does not work when `total_step` is None"),
+        (ADALORA | {"tfinal": 9}, "^peft: The supplied schedule values don't allow for a budgeting phase"),
+        (ADALORA | {"r": 4}, "^peft: r=4: AdaLoRA ignores it: init_r is its rank"),
+        (ADALORA | {"use_rslora": True}, "^peft: use_rslora=True: AdaLoRA ignores it"),
+        (ADALORA | {"rank_pattern": {"a": [True]}}, "^peft: rank_pattern=.*: its training finds the ranks"),
+        (ADALORA | {"lora_dropout": 0.1}, "^peft: lora_dropout=0.1: log-probabilities in sampling"),
+        (ADALORA | {"target_r": 12}, "^peft: target_r=12: the mean rank at the end must be below init_r=12"),
+        (ADALORA | {"init_r": 0}, "^peft: init_r is 0; it must be an integer of at least 1"),
+        (ADALORA | {"deltaT": 0}, "^peft: deltaT is 0; it must be an integer of at least 1"),
+        (ADALORA | {"tinit": -1}, "^peft: tinit is -1; it must be an integer of at least 0"),
+        (ADALORA | {"beta1": 1.0}, "^peft: beta1 is 1.0; it must be in "),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Note that `r` is not used")
+def test_senseless_adapters_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        peft_config(given)
+
+
+def test_one_argument_at_a_time():
+    assert peft_config(None) is None
+    with pytest.raises(ValueError, match="both peft and lora are given"):
+        peft_config({"peft_type": "LORA"}, {"r": 4})
+
+
+@pytest.mark.parametrize("given", [{"r": 4, "target_modules": ["nothing"]}, {"r": 0}], ids=str)
+def test_what_does_not_fit_the_model_is_refused(given):
+    with pytest.raises(ValueError, match="nothing|`r`"):
+        add(small_llama(), given)
 
 
 @pytest.mark.parametrize(
@@ -372,20 +430,25 @@ def test_senseless_adapters_are_refused(lora, message):
 )
 def test_settings_that_change_more_than_the_adapters_are_refused(more):
     """Turned off, such adapters would not leave the untrained model, or nothing would train them as they are meant."""
-    model, name = small_gpt2(), next(iter(more))
+    name = next(iter(more))
     for lora in ({"r": 4, **more}, peft.LoraConfig(r=4, **more)):
         with pytest.raises(ValueError, match=f"lora: {name}=.*{kinds.LORA.reasons[name][:20]}.*; accepted: "):
-            add_lora(model, lora)
-    assert torch.equal(logits(model), logits(small_gpt2()))
+            peft_config(None, lora)
 
 
-def test_every_field_of_peft_has_been_looked_at():
+STARTS = {"loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core", "qalora_group_size"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_others"), [("LORA", STARTS), ("ADALORA", STARTS | {"use_dora", "ensure_weight_tying"}), ("IA3", set())]
+)
+def test_every_field_of_peft_has_been_looked_at(kind, of_others):
     """The table names fields that exist; each is free or has a reason, or belongs to another one that is refused."""
-    fields = {entry.name for entry in dataclasses.fields(peft.LoraConfig)}
-    known = kinds.LORA.free | kinds.LORA.reasons.keys()
-    assert known <= fields
-    starts = {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
-    assert fields - known == starts | {"megatron_core", "qalora_group_size"}
+    kind = kinds.TRAINED[kind]
+    fields = {entry.name for entry in dataclasses.fields(getattr(peft, kind.config))}
+    known = kind.free | kind.free_when_loaded | kind.reasons.keys()
+    assert known | kind.ranges.keys() | kind.accepted.keys() <= fields
+    assert fields - known == of_others
 
 
 def test_a_field_that_a_later_peft_adds_is_refused():
@@ -409,7 +472,7 @@ def test_a_config_and_a_dict_mean_the_same():
         peft.LoraConfig(r=2, target_modules=["q_proj"]),
     ):
         model = small_llama()
-        add_lora(model, lora)
+        add_adapters(model, peft_config(None, lora))
         names.append({name for name, p in model.named_parameters() if p.requires_grad})
     assert names[0] == names[1] and len(names[0]) == 2 * 2 * 7
     assert names[2] == names[3] and all(".q_proj.lora_" in name for name in names[2])

@@ -20,7 +20,7 @@ from scripts.train import command_line
 from textgym.arguments import AsJSON, CheckedCalls, Count, Named, NonNegative, Probability, arguments_of
 from textgym.sb3 import EpisodicAlgorithm
 
-JSON = {"lora": '{"r": 2}', "target": '{"name": "rlhf", "beta": 0.5}'}
+JSON = {"peft": '{"peft_type": "IA3"}', "lora": '{"r": 2}', "target": '{"name": "rlhf", "beta": 0.5}'}
 
 
 def fields_of(command):
@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_agent(name, expected):
     command = COMMANDS[name](RunArgs(Path("runs")))
     assert {option: getattr(command, option) for option in expected} == expected
     declared = arguments_of(command.algorithm)
-    assert set(command.algorithm.hyperparameters()) | {"model", "reference", "lora", "dtype", "device"} <= {
+    assert set(command.algorithm.hyperparameters()) | {"model", "reference", "peft", "lora", "dtype", "device"} <= {
         f.name for f in fields_of(command)
     }
     assert (EnvArgs().n_envs, EnvArgs().num_generations) == (64, 8)
@@ -153,7 +153,8 @@ def test_what_can_be_typed():
     assert typed(Count | None) == Count | None and typed(Probability) == Probability
     assert typed(common["learning_rate"].annotation) == NonNegative  # without the function
     assert get_args(typed(common["device"].annotation))[0] is str
-    assert typed(common["lora"].annotation) is typed(common["model"].annotation) is str
+    for name in ("model", "peft", "lora"):
+        assert typed(common[name].annotation) is str
     assert typed(type[int]) is None and typed(dict[str, Any]) is None
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.arguments import AsJSON, CheckedArguments, Count, Named, Positive, PositiveShare
-from textgym.language_models.adapters import add_lora, check_adapters
+from textgym.language_models.adapters import add_adapters, check_adapters, peft_config, rank_schedules
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
@@ -39,13 +39,16 @@ class TokenModel(CheckedArguments, nn.Module):
     Attributes:
         model: the causal LM.
         distribution: what its logits become.
+        peft: the configuration of the adapters that are trained in place of the model; None where there are none.
+        ranks: AdaLoRA's schedules, one for each trunk; empty for every other kind of adapters.
         value_net: (H) -> (1), the value head.
         value_trunk: the trunk beneath the value head; None where the language model's own serves both.
 
     Args:
         mdp: the MDP of the observations.
         model: a name, a directory, a hub id, or a loaded model, which is used as it is, not copied.
-        lora: arguments of `peft.LoraConfig`, or one; only adapters and the value head are trained then.
+        peft: a `peft.PeftConfig`, or its arguments with the `peft_type`: only adapters and the value head are trained.
+        lora: arguments of `peft.LoraConfig`, or one: `peft` for the type `"LORA"`.
         dtype: `"bfloat16"` runs the forward passes under autocast; None is float32.
         value_function: `"shared"` puts the value head on the language model's last hidden state, `"separate"` on a copy
             of the model's trunk, so that value gradients leave the policy alone.
@@ -65,6 +68,7 @@ class TokenModel(CheckedArguments, nn.Module):
         mdp: TextMDP,
         model: Named = "tiny",
         *,
+        peft: AsJSON = None,
         lora: AsJSON = None,
         dtype: Precision | None = None,
         value_function: ValueFunction = "shared",
@@ -74,14 +78,14 @@ class TokenModel(CheckedArguments, nn.Module):
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        self.mdp, self.lora, self.dtype = mdp, lora, dtype or "float32"
+        self.mdp, self.peft, self.dtype = mdp, peft_config(peft, lora), dtype or "float32"
         self.distribution = TokenDistribution(mdp, temperature, top_k, top_p)
         self.model = load_model(model, dtype="float32")
         check_adapters(self.model)
         check_model(self.model, mdp)
         check_decoding(self.model, mdp)
-        if lora is not None:
-            add_lora(self.model, lora)
+        if self.peft is not None:
+            add_adapters(self.model, self.peft)
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the model has no trainable parameter (requires_grad is False everywhere)")
         self.value_trunk = copy.deepcopy(self.model.base_model) if value_function == "separate" else None
@@ -93,6 +97,7 @@ class TokenModel(CheckedArguments, nn.Module):
                 lower_frozen_matrices(trunk)
             if gradient_checkpointing:
                 trunk.activation_checkpointing_enable({"use_reentrant": False})
+        self.ranks = rank_schedules(self.peft, self._trunks())
         self._decoders = TrainedDecoders(self._trunks(), mdp, autocast=self.dtype == "bfloat16")
         self.eval()
 
@@ -100,8 +105,14 @@ class TokenModel(CheckedArguments, nn.Module):
         return [self.model] if self.value_trunk is None else [self.model, self.value_trunk]
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget what was decoded whenever this optimizer steps; every optimizer of the weights must be followed."""
+        """Forget what was decoded whenever this optimizer steps, and let the ranks of AdaLoRA follow their schedule.
+
+        Every optimizer of the weights must be followed.
+        """
         self._decoders.follow(optimizer)
+        for schedule in self.ranks:
+            optimizer.register_step_pre_hook(lambda *_, schedule=schedule: schedule.before_step())
+            optimizer.register_step_post_hook(lambda *_, schedule=schedule: schedule.after_step())
 
     def reset(self) -> None:
         """Forget what was decoded, so that what comes does not depend on it, not even by rounding."""

@@ -1,7 +1,7 @@
 """From a stable-baselines3 algorithm to a checkpoint and back; `textgym.training.state` says what a checkpoint is.
 
-Beside the transformers model stands, where the reference has no name to load it by, `reference/`. With LoRA the model
-is peft's adapter files, and `base/` holds the model beneath, unless that is on the hub.
+Beside the transformers model stands, where the reference has no name to load it by, `reference/`. With adapters
+the model is peft's files, and `base/` holds the model beneath, unless that is on the hub.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from textgym.language_models.adapters import remember_base, save_model
 from textgym.language_models.loader import hub_id, load_model, no_progress_bars, resolve
 from textgym.matching import Target
 from textgym.sb3.model_files import (
-    VALUE_MODULES,
+    BESIDE_THE_MODEL,
     finite,
-    load_values,
+    load_tensors_beside,
     mdp_of,
     read_adapters,
     read_model,
-    value_tensors,
+    tensors_beside,
 )
 from textgym.sb3.policy import POLICY_ARGUMENTS
 from textgym.sb3.progress import count_on
@@ -162,7 +162,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm, progress: Progress)
     assert env is not None
     reference = algorithm.reference.model if algorithm.reference is not None else None
     tensors, param_groups = optimizer_tensors(policy.optimizer)
-    tensors |= value_tensors(token_model)
+    tensors |= tensors_beside(token_model)
     tensors |= {f"extra.{name}": tensor for name, tensor in algorithm.extra_tensors().items()}
     common = common_state(algorithm, progress)
     common["arguments"] |= {
@@ -174,7 +174,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm, progress: Progress)
     state = AgentState(
         **common,
         mdp=dataclasses.asdict(algorithm.mdp),
-        adapters=token_model.lora is not None,
+        adapters=token_model.peft is not None,
         reference=algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
         reference_kept="model" if reference is not None else "adapters off" if algorithm.reference else "none",
         optimizer=type(policy.optimizer).__name__,
@@ -204,11 +204,11 @@ def load_checkpoint(
         if values[0] != values[1]:
             raise ValueError(f"the checkpoint's value_function is {values[0]!r}, which {values[1]!r} cannot replace")
         mdp = mdp_of(state.mdp)
-    model, lora = read_model(path, state.adapters)
+    model, peft = read_model(path, state.adapters)
     with problems_of(path, state.file):
-        made = cls("TokenPolicy", env, model, lora=lora, device=device, _init_setup_model=False, **arguments)
+        made = cls("TokenPolicy", env, model, peft=peft, device=device, _init_setup_model=False, **arguments)
         if env is None:  # what the constructor reads off an env
-            made.policy_kwargs |= {"mdp": mdp, "model": model, "lora": lora, "dtype": arguments["dtype"]}
+            made.policy_kwargs |= {"mdp": mdp, "model": model, "peft": peft, "dtype": arguments["dtype"]}
             made.observation_space, made.action_space = mdp.observation_space, mdp.action_space
             made.n_envs = arguments["n_envs"]
         elif made.policy_kwargs["mdp"] != mdp:
@@ -220,7 +220,7 @@ def load_checkpoint(
             raise ValueError(
                 f"the checkpoint's optimizer is {state.optimizer}; pass policy_kwargs={{'optimizer_class': ...}}"
             )
-    if lora is not None:
+    if peft is not None:
         read_adapters(path, made.policy.model)
     remember_base(made.policy.model, path)
     take_tensors(made, path, state)
@@ -250,11 +250,11 @@ def take_tensors(made: EpisodicAlgorithm, path: Path, state: AgentState) -> None
     """Give an algorithm, which was just made, the checkpoint's tensors beside the model's."""
     tensors = read_tensors(path, state, made.device)
     with problems_of(path, TENSORS):
-        values = {name: tensor for name, tensor in tensors.items() if name.startswith(VALUE_MODULES)}
-        load_values(made.token_model, values)
+        beside = {name: tensor for name, tensor in tensors.items() if name.startswith(BESIDE_THE_MODEL)}
+        load_tensors_beside(made.token_model, beside)
         extra = {name.removeprefix("extra."): t for name, t in tensors.items() if name.startswith("extra.")}
         made.load_extra_tensors(extra)
-        rest = {name: t for name, t in tensors.items() if name not in values and not name.startswith("extra.")}
+        rest = {name: t for name, t in tensors.items() if name not in beside and not name.startswith("extra.")}
         if unknown := [name for name in rest if not name.startswith("optimizer.")]:
             raise ValueError(f"the tensor {unknown[0]!r} does not belong there")
         load_optimizer(made.policy.optimizer, rest, state.param_groups)

@@ -76,10 +76,12 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         model: what is trained: `"tiny"`, `"smollm2-q4"`, a directory, a hub id or a loaded model; None takes the one
             that the env's tokenizer belongs to.
         reference: what the KL is measured to, in the same forms. None takes the untrained `model`: a copy, or with
-            `lora` the model without its adapters; an agent whose objective needs no reference keeps none. It is never
+            `peft` the model without its adapters; an agent whose objective needs no reference keeps none. It is never
             trained.
-        lora: arguments of `peft.LoraConfig`, such as `{"r": 16}`: adapters are trained in place of the model's weights,
-            in all its linear layers unless `target_modules` says otherwise.
+        peft: a `peft.PeftConfig`, or its arguments with the `peft_type`, such as `{"peft_type": "IA3"}`: adapters are
+            trained in place of the model's weights.
+        lora: arguments of `peft.LoraConfig`, such as `{"r": 16}`: `peft` for the type `"LORA"`, in all linear layers
+            unless `target_modules` says otherwise.
         n_envs: rows of the vector env, where `env` is an id.
         num_generations: episodes that share a prompt (a group), where `env` is an id.
         episodes_per_update: episodes in a rollout, a multiple of the number of rows; None takes one for each row.
@@ -107,7 +109,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TokenPolicy": TokenPolicy}
     apart: ClassVar[frozenset[str]] = frozenset(
-        {"policy", "env", "model", "reference", "lora", "n_envs", "num_generations", "dtype", "policy_kwargs"}
+        {"policy", "env", "model", "reference", "peft", "lora", "n_envs", "num_generations", "dtype", "policy_kwargs"}
         | {"stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
     )
     """Arguments that are no hyperparameters: a checkpoint keeps them in another form, or the next run chooses them."""
@@ -119,6 +121,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         model: Named = None,
         *,
         reference: Named = None,
+        peft: AsJSON = None,
         lora: AsJSON = None,
         n_envs: Count = 64,
         num_generations: Count = 8,
@@ -142,7 +145,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         policy_kwargs = dict(policy_kwargs or {})
         if env is not None:
             env = self._wrap_env(env, verbose)
-            policy_kwargs = TokenPolicy.kwargs_for(env, model, lora, dtype, **policy_kwargs)
+            policy_kwargs = TokenPolicy.kwargs_for(env, model, peft, lora, dtype, **policy_kwargs)
             check_whole_episodes(env, policy_kwargs["mdp"])
             if isinstance(reference, str) and names_a_tokenizer(reference):
                 check_vocabulary(env.get_attr("tokenizer")[0], reference)

@@ -34,7 +34,7 @@ def given_arguments(
     for name in given:
         if name not in known:
             raise TypeError(f"load() of {cls.__name__} takes no argument {name!r}{did_you_mean(name, known)}")
-        if name in ("model", "lora"):
+        if name in ("model", "peft", "lora"):
             raise ValueError(f"load() takes no {name}; the checkpoint brings its own")
         if name in ("n_envs", "num_generations") and not isinstance(env, str):
             raise ValueError(f"{name} is for an env id; the env that is given has its own")

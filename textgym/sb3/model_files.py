@@ -28,18 +28,23 @@ from textgym.training.state import (
 if TYPE_CHECKING:
     from textgym.sb3.policy import TokenPolicy
 
-VALUE_MODULES = ("value_net.", "value_trunk.")
+BESIDE_THE_MODEL = ("value_net.", "value_trunk.", "ranks.")
 
 
-def value_tensors(token_model: TokenModel) -> dict[str, torch.Tensor]:
-    """The weights beside the language model's: the value head's."""
-    return {name: t for name, t in token_model.state_dict().items() if name.startswith(VALUE_MODULES)}
+def tensors_beside(token_model: TokenModel) -> dict[str, torch.Tensor]:
+    """What a policy learns beside its language model: the value head, and the state of AdaLoRA's schedules."""
+    values = {name: t for name, t in token_model.state_dict().items() if name.startswith(BESIDE_THE_MODEL)}
+    schedules = enumerate(schedule.tensors() for schedule in token_model.ranks)
+    return values | {f"ranks.{i}.{name}": t for i, tensors in schedules for name, t in tensors.items()}
 
 
-def load_values(token_model: TokenModel, tensors: dict[str, torch.Tensor]) -> None:
-    """The inverse of `value_tensors`; a ValueError where they are of another value head."""
-    check_names(tensors, value_tensors(token_model))
-    token_model.load_state_dict(tensors, strict=False)
+def load_tensors_beside(token_model: TokenModel, tensors: dict[str, torch.Tensor]) -> None:
+    """The inverse of `tensors_beside`; a ValueError where they are of another value head or other adapters."""
+    check_names(tensors, tensors_beside(token_model))
+    for i, schedule in enumerate(token_model.ranks):
+        prefix = f"ranks.{i}."
+        schedule.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    token_model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("ranks.")}, strict=False)
 
 
 def finite(model: Any) -> Any:
@@ -60,9 +65,9 @@ def read_model(path: Path, with_adapters: bool) -> tuple[Any, Any]:
         with problems_of(path, "model.safetensors"):
             return finite(load_model(str(path))), None
     with problems_of(path, "adapter_config.json"):
-        lora, base = require("peft", "agents").LoraConfig.from_pretrained(str(path)), adapters.adapter_base(path)
+        config, base = require("peft", "agents").PeftConfig.from_pretrained(str(path)), adapters.adapter_base(path)
     with problems_of(path, "base/model.safetensors"):
-        return (finite(load_model(base)) if Path(base).is_dir() else base), lora
+        return (finite(load_model(base)) if Path(base).is_dir() else base), config
 
 
 def read_adapters(path: Path, model: Any) -> None:
@@ -107,10 +112,10 @@ def save_policy(policy: TokenPolicy, path: Any) -> None:
     state = PolicyState(
         policy=type(policy).__name__,
         mdp=dataclasses.asdict(policy.token_model.mdp),
-        adapters=policy.token_model.lora is not None,
+        adapters=policy.token_model.peft is not None,
         arguments=policy.arguments,
     )
-    with no_progress_bars(), new_checkpoint(path, state, value_tensors(policy.token_model)) as folder:
+    with no_progress_bars(), new_checkpoint(path, state, tensors_beside(policy.token_model)) as folder:
         adapters.save_model(policy.model, folder)
 
 
@@ -120,13 +125,13 @@ def load_policy(cls: type[TokenPolicy], path: Any, device: torch.device) -> Toke
     state = read_state(path, PolicyState, cls.__name__)
     with problems_of(path, state.file):
         mdp = mdp_of(state.mdp)
-    model, lora = read_model(path, state.adapters)
+    model, peft = read_model(path, state.adapters)
     with problems_of(path, state.file):
         spaces = mdp.observation_space, mdp.action_space
-        policy = cls(*spaces, lambda _: 0.0, mdp=mdp, model=model, lora=lora, **state.arguments)
-    if lora is not None:
+        policy = cls(*spaces, lambda _: 0.0, mdp=mdp, model=model, peft=peft, **state.arguments)
+    if peft is not None:
         read_adapters(path, policy.model)
     tensors = read_tensors(path, state)
     with problems_of(path, TENSORS):
-        load_values(policy.token_model, tensors)
+        load_tensors_beside(policy.token_model, tensors)
     return policy.to(device)

@@ -12,12 +12,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
 from textgym.arguments import arguments_of
+from textgym.language_models.adapters import peft_config
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3.env_checks import check_observations
 from textgym.sb3.env_model import attribute, check_vocabulary, default_model
 from textgym.sb3.model_files import load_policy, save_policy
 
-POLICY_ARGUMENTS = tuple(name for name in arguments_of(TokenModel) if name not in ("mdp", "model", "lora", "dtype"))
+OF_THE_MODEL = ("mdp", "model", "peft", "lora")
+POLICY_ARGUMENTS = tuple(name for name in arguments_of(TokenModel) if name not in (*OF_THE_MODEL, "dtype"))
 """What agents hand to `TokenModel` in their `policy_kwargs`; the rest are arguments of their own."""
 
 
@@ -70,7 +72,7 @@ class TokenPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs or {},
         )
-        self.arguments = {name: value for name, value in kwargs.items() if name not in ("mdp", "model", "lora")}
+        self.arguments = {name: value for name, value in kwargs.items() if name not in OF_THE_MODEL}
         self.token_model = TokenModel(**kwargs)
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(trainable, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -78,20 +80,21 @@ class TokenPolicy(ActorCriticPolicy):
 
     @staticmethod
     def kwargs_for(
-        env: Any, model: Any = None, lora: Any = None, dtype: str | None = None, **kwargs: Any
+        env: Any, model: Any = None, peft: Any = None, lora: Any = None, dtype: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """`policy_kwargs` for an env: a TextGym env, a vector env, or an SB3 `VecEnv` of them.
 
         Args:
             env: wrapped or not.
             model: None means `default_model(env)`.
-            lora: see the class.
-            dtype: see the class.
+            peft: see `TokenModel`.
+            lora: see `TokenModel`; its configuration becomes `peft`.
+            dtype: see `TokenModel`.
             **kwargs: the class's other arguments.
 
         Raises:
-            ValueError: not a TextGym env, one with a wrapper that changes observations or actions, or a named model
-                whose vocabulary is not the env's.
+            ValueError: not a TextGym env, one with a wrapper that changes observations or actions, a named model whose
+                vocabulary is not the env's, or adapters that cannot be trained.
         """
         try:
             mdp, tokenizer = (attribute(env, name) for name in ("mdp", "tokenizer"))
@@ -102,7 +105,7 @@ class TokenPolicy(ActorCriticPolicy):
             model = default_model(env)
         if isinstance(model, str):
             check_vocabulary(tokenizer, model)
-        return {"mdp": mdp, "model": model, "lora": lora, "dtype": dtype, **kwargs}
+        return {"mdp": mdp, "model": model, "peft": peft_config(peft, lora), "dtype": dtype, **kwargs}
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Nothing: the constructor builds the language model in place of SB3's networks."""

@@ -36,7 +36,7 @@ class Reference:
     def __init__(self, token_model: TokenModel, source: Any, given: bool):
         self._token_model = token_model
         self.model: Any = None
-        if token_model.lora is not None and not given:
+        if token_model.peft is not None and not given:
             return
         self.model = copy.deepcopy(token_model.model) if source is None else load_model(source)
         if self.model is token_model.model:

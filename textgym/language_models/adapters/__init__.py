@@ -4,6 +4,7 @@
 would change more than the adapters.
 """
 
+from textgym.language_models.adapters.configs import peft_config
 from textgym.language_models.adapters.files import (
     adapter_base,
     find_adapters,
@@ -11,15 +12,25 @@ from textgym.language_models.adapters.files import (
     remember_base,
     save_model,
 )
-from textgym.language_models.adapters.models import add_lora, check_adapters, load_adapters, merge_adapters, unwrapped
+from textgym.language_models.adapters.models import (
+    add_adapters,
+    check_adapters,
+    load_adapters,
+    merge_adapters,
+    unwrapped,
+)
+from textgym.language_models.adapters.ranks import RankSchedule, rank_schedules
 
 __all__ = [
+    "RankSchedule",
     "adapter_base",
-    "add_lora",
+    "add_adapters",
     "check_adapters",
     "find_adapters",
     "load_adapters",
     "merge_adapters",
+    "peft_config",
+    "rank_schedules",
     "read_adapters",
     "remember_base",
     "save_model",

@@ -127,7 +127,7 @@ def read_adapters(model: PreTrainedModel, directory: Path) -> None:
         raise FileNotFoundError(f"{str(directory)!r} holds no {WEIGHTS}, where its adapters should be")
     try:
         stored = load_file(file, device=str(model.device))
-        weights = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items()}
+        weights = _with_pruned_ranks(directory, {name.removeprefix(PREFIX): t for name, t in stored.items()})
         result = require("peft", "agents").set_peft_model_state_dict(model, weights, adapter_name=ADAPTERS)
     except SafetensorError as error:
         raise ValueError(f"{str(file)!r} is damaged: {error}") from error
@@ -141,6 +141,21 @@ def read_adapters(model: PreTrainedModel, directory: Path) -> None:
     if result.unexpected_keys:
         names = result.unexpected_keys
         raise ValueError(f"{str(file)!r} holds the tensor {names[0]!r}{_more(names)}, which the model lacks")
+
+
+def _with_pruned_ranks(directory: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """AdaLoRA's tensors with the ranks that peft left out, as zeros: in a model any of them may come back."""
+    pattern = json.loads((directory / CONFIG).read_text(encoding="utf-8")).get("rank_pattern") or {}
+    for name, kept in pattern.items():
+        if not name.endswith(".lora_E"):  # LoRA's has ranks, by module
+            return weights
+        for letter in "AEB":
+            key = f"{name.removesuffix('E')}{letter}"
+            part = weights[key].T if letter == "B" else weights[key]
+            whole = part.new_zeros(len(kept), part.shape[1])
+            whole[torch.tensor(kept)] = part
+            weights[key] = whole.T.contiguous() if letter == "B" else whole
+    return weights
 
 
 def _more(names: list[str]) -> str:

@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.importing import require
 from textgym.language_models.adapters.files import ADAPTERS, read_adapters
-from textgym.language_models.adapters.kinds import TRAINED, check_read, check_trained
+from textgym.language_models.adapters.kinds import check_read, check_trained, peft_type
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PreTrainedModel
 
 MERGE = "merge them first: python scripts/export.py FOLDER OUT"
 
 
-def add_lora(model: PreTrainedModel, lora: Any) -> None:
+def add_adapters(model: PreTrainedModel, config: PeftConfig) -> None:
     """Freeze a model and add trainable adapters to it, in place; they start as the identity.
 
     Args:
         model: a loaded model without adapters.
-        lora: a dict of the arguments of `peft.LoraConfig`, or one. All linear layers but the head are adapted, unless
-            `target_modules` (or `target_parameters`) says otherwise.
+        config: what `peft_config` returned.
 
     Raises:
-        ValueError: the arguments are not peft's, name no module of the model, or would change more than the adapters;
-            or the model has adapters already.
-        ImportError: peft is missing.
+        ValueError: the configuration names no module of the model, or the model has adapters already.
     """
-    config = _config(require("peft", "agents"), lora)
-    try:
-        check_trained(config)
-    except ValueError as error:
-        raise ValueError(f"lora: {error}") from error
     if adapters_of(model):
         raise ValueError(
-            f"lora, and a model that already has adapters: leave lora out to train those further, or {MERGE}"
+            f"new adapters for a model that already has adapters: leave peft and lora out to train those further, or "
+            f"{MERGE}"
         )
     model.requires_grad_(False)
     model.add_adapter(config, ADAPTERS)
-
-
-def _config(peft: Any, lora: Any) -> Any:
-    """The configuration that `lora` stands for, with our defaults in place of None."""
-    if isinstance(lora, dict):
-        if (name := lora.get("peft_type", "LORA")) not in TRAINED:
-            raise ValueError(f"lora: peft_type is {name!r}; accepted: {', '.join(TRAINED)}")
-        try:
-            lora = getattr(peft, TRAINED[name].config)(**{k: v for k, v in lora.items() if k != "peft_type"})
-        except TypeError as error:
-            raise ValueError(f"lora={lora}: {error}; accepted are the arguments of peft.LoraConfig") from error
-    if not isinstance(lora, peft.PeftConfig):
-        raise ValueError(f"lora is {lora!r}; accepted are a dict of peft.LoraConfig's arguments, or a LoraConfig")
-    config = copy.deepcopy(lora)  # peft writes into it
-    if kind := TRAINED.get(str(getattr(config.peft_type, "value", config.peft_type))):
-        for name, value in kind.defaults.items():
-            if getattr(config, name, value) is None and not getattr(config, "target_parameters", None):
-                setattr(config, name, value)
-    return config
 
 
 def adapters_of(model: PreTrainedModel) -> dict[str, Any]:
@@ -98,6 +72,8 @@ def _read_config(directory: Path) -> Any:
     config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
     check_read(config, directory)
     config.inference_mode = False  # peft writes True, and would freeze them
+    if peft_type(config) == "ADALORA":
+        config.rank_pattern = None  # `read_adapters` gives it all ranks
     return config
 
 

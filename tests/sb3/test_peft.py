@@ -1,4 +1,4 @@
-"""Low-rank adapters: without them the model is the reference, they alone are trained, checkpoints bring them back."""
+"""Every kind of adapters: without them the model is the reference, they alone change, checkpoints bring them back."""
 
 import json
 from functools import partial
@@ -7,12 +7,14 @@ import gymnasium as gym
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from stable_baselines3 import PPO as StockPPO
 from transformers import AutoModelForCausalLM
 
 from agents import PPO, REINFORCE
-from tests.conftest import count_tokens, small_gpt2, small_llama
+from tests.conftest import CHARACTERS, count_tokens, small_gpt2, small_llama
 from tests.helpers.policies import SMALL_ENV, plain_batch, policy, random_episodes, vector_env
 from textgym.language_models import load_model
+from textgym.sb3 import TextVecEnv, TokenPolicy
 
 
 def agent(model=None, algorithm=REINFORCE, lora=None, env=None, **kwargs):
@@ -23,11 +25,21 @@ def agent(model=None, algorithm=REINFORCE, lora=None, env=None, **kwargs):
         env,
         model,
         lora={"r": 4} if lora is None else lora or None,
-        learning_rate=1e-2,
-        seed=0,
-        device="cpu",
-        **kwargs,
+        **{"learning_rate": 1e-2, "seed": 0, "device": "cpu", **kwargs},
     )
+
+
+KINDS = {
+    "LORA": {"peft_type": "LORA", "r": 4},
+    "DoRA": {"peft_type": "LORA", "r": 4, "use_dora": True},
+    "ADALORA": {"peft_type": "ADALORA", "total_step": 5, "init_r": 4, "target_r": 2},
+    "IA3": {"peft_type": "IA3"},
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def of_kind(kind, model=None, algorithm=REINFORCE, **kwargs):
+    return agent(model, algorithm, lora=False, peft=KINDS[kind], kl_coef=0.1, **kwargs)
 
 
 TINY_ENV = partial(
@@ -43,10 +55,18 @@ TINY_ENV = partial(
 
 
 def split(made):
-    """Copies of the parameters of the model: its adapters, and the rest."""
-    named = {name: p.detach().clone() for name, p in made.policy.model.named_parameters()}
-    adapters = {name: p for name, p in named.items() if ".lora_" in name}
-    return adapters, {name: p for name, p in named.items() if name not in adapters}
+    """Copies of the parameters of the model: the trained ones, and the rest."""
+    named = {name: (p.detach().clone(), p.requires_grad) for name, p in made.policy.model.named_parameters()}
+    return [{name: p for name, (p, trained) in named.items() if trained is which} for which in (True, False)]
+
+
+def perturb(made):
+    """Make the adapters something other than the identity."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in made.policy.model.parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn_like(p))
 
 
 def same(a, b):
@@ -63,43 +83,106 @@ def save_and_name(peft_model, path):
     return str(path / "adapters")
 
 
+@every_kind
 @pytest.mark.parametrize(
-    ("make", "algorithm", "dtype"),
-    [(small_llama, REINFORCE, None), (small_llama, PPO, "bfloat16"), (small_gpt2, PPO, None)],
+    ("algorithm", "dtype", "make"), [(REINFORCE, None, small_llama), (PPO, "bfloat16", small_gpt2)]
 )
-def test_adapters_and_the_value_head_alone_are_trained(make, algorithm, dtype):
-    made = agent(make(), algorithm, dtype=dtype, kl_coef=0.1)
-    trained = {name for name, p in made.policy.named_parameters() if p.requires_grad}
-    assert {n for n in trained if ".value_net." not in n} == {f"token_model.model.{name}" for name in split(made)[0]}
-    (adapters, base), value = split(made), made.policy.token_model.value_net.weight.detach().clone()
+def test_the_adapters_alone_change(kind, algorithm, dtype, make):
+    made = of_kind(kind, make(), algorithm, dtype=dtype)
+    perturb(made)
+    adapters, base = split(made)
     made.learn(100)
-    later, base_later = split(made)
-    assert same(base, base_later) and made._n_updates >= 2
-    assert all((adapters[name] != later[name]).any() for name in adapters)
-    assert (algorithm is PPO) == bool((made.policy.token_model.value_net.weight != value).any())
+    after, base_after = split(made)
+    assert all(torch.equal(base[name], base_after[name]) for name in base)
+    assert all((adapters[name] != after[name]).any() for name in adapters)
 
 
+@every_kind
 @pytest.mark.parametrize("make", [small_llama, small_gpt2])
-def test_without_its_adapters_the_model_is_the_untrained_one_and_the_only_reference(make):
-    untrained = make()
-    made = agent(make(), kl_coef=0.1)
+def test_the_reference_is_the_model_without_them_and_sampling_is_training(kind, make):
+    made, untrained = of_kind(kind, make()), make()
     assert made.reference.model is None
-    with torch.no_grad():
-        for name, p in made.policy.model.named_parameters():
-            if ".lora_" in name:
-                p.normal_()
+    perturb(made)
     episodes = made.sample_episodes(16)
-    expected = made.policy.token_model.terms_under(untrained, episodes.rows, episodes.actions)[0]
     with made.policy.token_model.adapters_off():
         got = made.policy.token_model.terms_under(made.policy.model, episodes.rows, episodes.actions)[0]
+    expected = made.policy.token_model.terms_under(untrained, episodes.rows, episodes.actions)[0]
     assert torch.equal(got, expected)
     with torch.no_grad():
         plain = plain_batch(made.policy, untrained, episodes.rows)[1]
-    torch.testing.assert_close(episodes.reference_log_probs, plain, atol=1e-5, rtol=0)
-    assert (episodes.log_probs - plain).abs().max() > 0.1  # and with them it is another one
-    again = made.policy.evaluate_actions(episodes.rows, episodes.actions)[1]
-    torch.testing.assert_close(again.detach(), episodes.log_probs, atol=1e-4, rtol=0)
-    assert again.requires_grad and all(p.requires_grad for n, p in made.policy.model.named_parameters() if "lora_" in n)
+        torch.testing.assert_close(episodes.reference_log_probs, plain, atol=1e-5, rtol=0)
+        assert (episodes.log_probs - plain).abs().max() > 0.1
+        with_them = plain_batch(made.policy, made.policy.model, episodes.rows)
+        training = torch.stack(made.policy.evaluate_actions(episodes.rows, episodes.actions))
+    torch.testing.assert_close(training, with_them, atol=1e-4, rtol=0)
+    torch.testing.assert_close(training[1], episodes.log_probs, atol=1e-4, rtol=0)
+
+
+@every_kind
+@pytest.mark.parametrize("algorithm", [REINFORCE, PPO])
+def test_every_kind_is_saved_loaded_and_goes_on(kind, algorithm, tmp_path):
+    """In the middle of AdaLoRA's schedule, too; a loaded agent goes on bit for bit."""
+    options = (
+        {"policy_kwargs": {"value_function": "separate"}, "n_epochs": 1, "batch_size": 8} if algorithm is PPO else {}
+    )
+    made, obs = of_kind(kind, None, algorithm, **options), SMALL_ENV().reset(seed=0)[0]
+    states = torch.from_numpy(obs)
+    made.learn(60)
+    made.save(tmp_path / "m")
+    saved, predicted = made.policy(states, deterministic=True), made.predict(obs, deterministic=True)[0]
+    made.learn(100, reset_num_timesteps=False)
+    loaded = algorithm.load(tmp_path / "m", SMALL_ENV(), device="cpu")
+    assert loaded.reference.model is None
+    for a, b in zip(saved, loaded.policy(states, deterministic=True), strict=True):
+        assert torch.equal(a, b)
+    assert (loaded.predict(obs, deterministic=True)[0] == predicted).all()
+    loaded.learn(100, reset_num_timesteps=False)
+    for a, b in zip(split(made), split(loaded), strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    made.policy.save(tmp_path / "policy")
+    again = TokenPolicy.load(tmp_path / "policy", device="cpu")
+    for a, b in zip(made.policy(states, deterministic=True), again(states, deterministic=True), strict=True):
+        assert torch.equal(a, b)
+
+
+def share_of_a(completions):
+    return [text.count("a") / 6 for text in completions]
+
+
+@every_kind
+def test_it_learns(kind):
+    env = vector_env(32, autoreset_mode="Disabled", num_generations=4, scorer=share_of_a)
+    config = KINDS[kind] | ({"total_step": 20} if kind == "ADALORA" else {})
+    made = agent(env=env, lora=False, peft=config, kl_coef=0.0, learning_rate=0.03)
+    first = made.sample_episodes(256).components.mean()
+    made.learn(3500)
+    assert first < 0.15 and made.sample_episodes(256).components.mean() > 0.35
+
+
+def test_the_ranks_follow_the_schedule():
+    made = of_kind("ADALORA")
+    schedule, ranks = made.policy.token_model.ranks[0], []
+    for step in range(1, 8):
+        made.learn(1, reset_num_timesteps=False)
+        assert schedule.steps == made._n_updates == step
+        ranks.append(sum(schedule.ranks().values()))
+    assert ranks == [int(28 * (1 - step / 5) ** 3) + 28 for step in range(1, 6)] + [28, 28]
+
+
+def test_stock_agents_follow_the_schedule_too():
+    env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=4, **CHARACTERS, scorer=share_of_a))
+    kwargs = TokenPolicy.kwargs_for(env, small_llama(), KINDS["ADALORA"])
+    made = StockPPO(TokenPolicy, env, n_steps=8, batch_size=16, n_epochs=3, policy_kwargs=kwargs, device="cpu")
+    made.learn(32)
+    assert made.policy.token_model.ranks[0].steps == 6
+    assert sum(made.policy.token_model.ranks[0].ranks().values()) == 28
+
+
+def test_lora_is_the_short_form():
+    first, second = (policy(small_llama(), **k) for k in ({"lora": {"r": 4}}, {"peft": KINDS["LORA"]}))
+    assert first.token_model.peft == second.token_model.peft
+    with pytest.raises(ValueError, match="both peft and lora are given"):
+        agent(lora={"r": 4}, peft=KINDS["IA3"])
 
 
 def test_adapters_start_as_the_identity_and_are_exact_whatever_is_around_them():
@@ -223,7 +306,7 @@ def test_a_peft_model_may_be_the_reference():
 
 @pytest.mark.parametrize("lora", [{"r": 2}, LoraConfig(r=2)], ids=["dict", "LoraConfig"])
 def test_new_adapters_on_loaded_ones_are_refused(lora):
-    with pytest.raises(ValueError, match="already has adapters: leave lora out.*export.py"):
+    with pytest.raises(ValueError, match="already has adapters: leave peft and lora out.*export.py"):
         agent(get_peft_model(small_llama(), LoraConfig(r=2)), lora=lora)
 
 
