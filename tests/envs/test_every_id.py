@@ -58,11 +58,12 @@ def test_random_steps_of_the_vector_env(env_id, mode):
         totals += rewards
         assert observations in envs.observation_space and np.isfinite(rewards).all() and not truncated.any()
         assert ((low <= totals) & (totals <= high))[terminated].all()
-        if mode == "SameStep":
-            totals[terminated] = 0
-        else:
-            assert not rewards[done].any()
+        assert not rewards[done].any()
+        if mode == "Disabled":
             done |= terminated
             if done.all():
                 envs.reset(options={"reset_mask": done.copy()})
                 totals[:], done[:] = 0, False
+        else:
+            totals[terminated] = 0
+            done = terminated if mode == "NextStep" else done
