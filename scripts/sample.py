@@ -4,6 +4,7 @@ It plays the env through the standard vector API, with the policy choosing the t
 is all that an agent of your own would need. `--temperature`, `--top-k` and `--top-p` change the policy's distribution,
 `--best-of` keeps the best of some texts, and `--target` accepts some, so that they follow a target distribution more
 nearly. `--no-score` leaves out the rewards, `--as-chat` makes a chat turn of a prompt, and `--chat` is a conversation.
+`--log` keeps whole episodes, on which `scripts/off_policy.py` weighs another policy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from scripts.command_line import parse_json, run_script
 from scripts.sampling.chat import chat
-from scripts.sampling.texts import Args, report, samples, samples_towards
+from scripts.sampling.texts import Args, log_episodes, report, samples, samples_towards
 from textgym.evaluation import show_sample
 from textgym.matching import make_target
 
@@ -23,6 +24,8 @@ from textgym.matching import make_target
 def main(args: Args) -> None:
     """Print the texts, or talk."""
     console, acceptance = Console(), None
+    if args.log is not None:
+        return console.print(f"written: {log_episodes(args)}", soft_wrap=True)
     if args.chat:
         return chat(args, console)
     if args.target is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from rich.console import Console
 
 from scripts.policies import ModelArgs, load
 from textgym.arguments import Count, Positive, PositiveShare
-from textgym.evaluation import NoReward, Sample, play, quasi_rejection
+from textgym.evaluation import NoReward, Sample, play, quasi_rejection, write_episodes
 from textgym.matching import Acceptance, Estimate, Target
 from textgym.mdp import IntArray
 from textgym.scorers.base import ScorerError
+from textgym.training.reference import with_log_probs
+from textgym.training.rollouts import collect_episodes
 
 WARPERS = ("temperature", "top_k", "top_p")
 
@@ -53,6 +56,9 @@ class Args(ModelArgs):
     """The share of texts to accept under `--target`."""
     jsonl: bool = False
     """One JSON object per text (`prompt`, `completion`, `reward`) in place of colours."""
+    log: Path | None = None
+    """Write the episodes to this file instead, with token ids, log-probabilities and rewards: what
+    `scripts/off_policy.py` reads."""
 
     @property
     def warpers(self) -> dict[str, Any]:
@@ -97,6 +103,21 @@ def samples(args: Args) -> list[Sample]:
         ) from error
     groups = [found[start : start + args.best_of] for start in range(0, len(found), args.best_of)]
     return [max(group, key=lambda one: one.reward or 0.0) for group in groups]
+
+
+def log_episodes(args: Args) -> Path:
+    """Sample `--n` episodes and write them to `--log`, the file that is returned; prompts are drawn from `--prompt`."""
+    flags = "chat", "no_score", "deterministic", "target", "jsonl", "top_k", "top_p"
+    if unused := [*(name for name in flags if getattr(args, name)), *(["best_of"] if args.best_of > 1 else [])]:
+        raise ValueError(f"--log keeps what the policy draws, with its probabilities and rewards; leave out {unused}")
+    assert args.log is not None
+    pinned, rows = args.pinned, min(args.n, 64)
+    loaded = load(replace(args, prompts=json.dumps(pinned)) if pinned else args, rows, **args.warpers)
+    loaded.token_model.distribution.refuse_truncation("texts that it makes impossible could never be weighed")
+    episodes = collect_episodes(loaded.env, loaded.token_model, -(-args.n // rows), args.seed)
+    episodes = with_log_probs(loaded.token_model, None, episodes.select(slice(args.n)), None)
+    write_episodes(args.log, episodes, loaded.env.unwrapped.task)
+    return args.log
 
 
 def samples_towards(target: Target, args: Args) -> tuple[list[Sample], Acceptance]:

@@ -89,7 +89,7 @@ BY_HAND = {
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_values_by_hand(name):
     sample = OffPolicySample(RATIOS, REWARDS, VALUES, Q_VALUES)
-    found = estimate_value(sample, name, gamma=G, min_effective_sample_size=1)
+    found = estimate_value(sample, name, gamma=G, min_effective_sample_size=2)
     assert found.value == pytest.approx(BY_HAND[name], abs=1e-6)
     sizes = [w.sum() ** 2 / (w**2).sum() for w in ((LAST,) if name in ("is", "wis") else (FIRST, LAST))]
     assert found.effective_sample_size == pytest.approx(min(sizes), abs=1e-5)
@@ -100,7 +100,7 @@ def test_values_by_hand(name):
 def test_standard_errors_by_hand():
     sample = OffPolicySample(RATIOS, REWARDS, VALUES, Q_VALUES)
     returns = np.array([1 + G * 4, G * 2, 3])
-    found = {n: estimate_value(sample, n, gamma=G, min_effective_sample_size=1) for n in ("is", "wis")}
+    found = {n: estimate_value(sample, n, gamma=G, min_effective_sample_size=2) for n in ("is", "wis")}
     plain = (LAST * returns).std(ddof=1) / math.sqrt(3)
     assert found["is"].standard_error == pytest.approx(plain, abs=1e-6)
     # of a ratio of means, by the delta method: of w (G - value) / mean w
@@ -112,7 +112,7 @@ def test_without_q_the_value_stands_for_it():
     with_q = OffPolicySample(RATIOS, REWARDS, VALUES, VALUES)
     without = OffPolicySample(RATIOS, REWARDS, VALUES)
     for name in ("dr", "wdr"):
-        options = {"gamma": G, "min_effective_sample_size": 1}
+        options = {"gamma": G, "min_effective_sample_size": 2}
         assert estimate_value(with_q, name, **options) == estimate_value(without, name, **options)
 
 
@@ -207,10 +207,10 @@ def test_too_small_a_sample_is_refused():
             NoOverlapError, match=rf"'{name}': the effective .* of 200 episodes is \d+\.\d, less than 50;"
         ):
             estimate_value(logged.sample(index), name)
-    assert estimate_value(logged.sample(index), "wis", min_effective_sample_size=1).effective_sample_size < 50
+    assert estimate_value(logged.sample(index), "wis", min_effective_sample_size=2).effective_sample_size < 50
     never = OffPolicySample(torch.full((100, 2), -torch.inf), torch.ones(100, 2))
-    with pytest.raises(NoOverlapError, match="of 100 episodes is 0.0, less than 1"):
-        estimate_value(never, min_effective_sample_size=1)
+    with pytest.raises(NoOverlapError, match="of 100 episodes is 0.0, less than 2"):
+        estimate_value(never, min_effective_sample_size=2)
 
 
 def test_a_behaviour_that_cannot_do_what_the_policy_may_is_refused():
@@ -252,10 +252,11 @@ def test_samples_that_are_none(fields, message):
         ({"estimator": "snips"}, "estimator is 'snips'; accepted are .*'wpdis'"),
         ({"estimator": "dr"}, "'dr' is doubly robust: it needs values"),
         ({"gamma": 1.5}, "gamma is 1.5"),
-        ({"group": 2}, "3 episodes cannot be parted into groups of group=2"),
-        ({"min_effective_sample_size": 0}, "min_effective_sample_size is 0; it must be at least 1"),
+        ({"group": 2}, "3 episodes cannot be parted into two or more groups of group=2"),
+        ({"group": 3}, "3 episodes cannot be parted into two or more groups of group=3"),
+        ({"min_effective_sample_size": 1}, "min_effective_sample_size is 1; it must be at least 2"),
     ],
 )
 def test_arguments_that_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        estimate_value(OffPolicySample(RATIOS, REWARDS), **{"min_effective_sample_size": 1, **arguments})
+        estimate_value(OffPolicySample(RATIOS, REWARDS), **{"min_effective_sample_size": 2, **arguments})

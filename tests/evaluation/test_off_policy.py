@@ -168,7 +168,7 @@ def changed(field, place, value):
         (lambda: changed("log_probs", slice(None), 0.0), "all log-probabilities of the episodes are 0"),
         (
             lambda: changed("rows", (slice(None), 3), 4),
-            "an episode ends with an end-of-text token or",
+            "an end-of-text token or max_new_tokens=6 ends an",
         ),
     ],
 )

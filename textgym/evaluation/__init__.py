@@ -6,6 +6,7 @@ for _package in ("torch", "transformers"):
     require(_package, "agents")
 
 from textgym.evaluation.chat import Conversation
+from textgym.evaluation.episode_log import read_episodes, write_episodes
 from textgym.evaluation.evaluation import Evaluation, describe, evaluate
 from textgym.evaluation.importance import (
     ESTIMATORS,
@@ -45,5 +46,7 @@ __all__ = [
     "pass_at_k",
     "play",
     "quasi_rejection",
+    "read_episodes",
     "show_sample",
+    "write_episodes",
 ]

@@ -36,7 +36,7 @@ from textgym.matching.estimates import Estimate, effective_sample_size, jackknif
 
 Estimator = Literal["is", "wis", "pdis", "wpdis", "dr", "wdr"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
-SampleSize = Annotated[float, Range(1)]
+SampleSize = Annotated[float, Range(2)]
 SMALLEST_SAMPLE = 50.0
 """The effective sample size below which an estimate is refused: so few hardly tell their own spread."""
 MOST_DEVIATIONS = 5.0
@@ -135,8 +135,8 @@ def estimate_value(
     check_argument("gamma", gamma, Probability)
     check_argument("group", group, Count)
     check_argument("min_effective_sample_size", min_effective_sample_size, SampleSize)
-    if len(sample.rewards) % group:
-        raise ValueError(f"{len(sample.rewards)} episodes cannot be parted into groups of group={group}")
+    if len(sample.rewards) % group or len(sample.rewards) == group:
+        raise ValueError(f"{len(sample.rewards)} episodes cannot be parted into two or more groups of group={group}")
     log_weights, rest, values = _terms(sample, estimator)
     size = _effective_sample_size(log_weights, rest)
     if size < min_effective_sample_size:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from textgym.arguments import Count, Probability
+from textgym.evaluation.episode_log import check_episodes
 from textgym.evaluation.importance import (
     SMALLEST_SAMPLE,
     Estimator,
@@ -23,7 +23,6 @@ from textgym.evaluation.importance import (
 from textgym.evaluation.other_scorers import rescore
 from textgym.evaluation.policies import Policy
 from textgym.language_models.token_model import TokenModel
-from textgym.mdp import TextMDP
 from textgym.scorers import make_scorer
 from textgym.training.episodes import Episodes
 from textgym.training.terms import with_training_terms
@@ -80,11 +79,13 @@ def off_policy_sample(
             policy is truncated by top-k or top-p.
         ScorerError: the scorer failed.
     """
-    mdp, distribution = policy.task.mdp, policy.token_model.distribution
-    _check_episodes(episodes, mdp)
-    distribution.refuse_truncation("logged tokens that it makes impossible would be given a probability all the same")
+    check_episodes(episodes, policy.task.mdp)
+    policy.token_model.distribution.refuse_truncation(
+        "logged tokens that it makes impossible would be given a probability all the same"
+    )
     if scorer is not None:
         episodes = rescore(policy.task, make_scorer(scorer), episodes)
+    episodes = episodes.to(policy.token_model.device)
     behaviour = episodes.log_probs.double()
     episodes = with_training_terms(policy.token_model, episodes, policy.micro_batch_size)
     if values is None and q_values is None and _has_values(policy.token_model):
@@ -100,48 +101,3 @@ def off_policy_sample(
 def _has_values(token_model: TokenModel) -> bool:
     """Whether the value head says anything: it starts at zero."""
     return any(bool(parameter.any()) for parameter in token_model.value_net.parameters())
-
-
-def _check_episodes(episodes: Episodes, mdp: TextMDP) -> None:
-    """Refuse episodes that no policy of the MDP could be weighed on.
-
-    Raises:
-        ValueError: it names the episode.
-    """
-    rows, mask, log_probs = (x.cpu() for x in (episodes.rows, episodes.mask, episodes.log_probs))
-    width = mdp.max_prompt_tokens + mdp.max_new_tokens
-    if not len(rows):
-        raise ValueError("there are no episodes")
-    if rows.shape[1] != width or mask.shape[1] != mdp.max_new_tokens:
-        raise ValueError(
-            f"the episodes have {rows.shape[1] - mask.shape[1]} + {mask.shape[1]} cells for prompt and completion; the "
-            f"env has max_prompt_tokens={mdp.max_prompt_tokens} and max_new_tokens={mdp.max_new_tokens}"
-        )
-    actions = rows[:, mdp.max_prompt_tokens :]
-    if (rows > mdp.pad_id).any() or ((actions != mdp.pad_id) != mask).any():
-        raise ValueError(f"the episodes were written with another tokenizer; the env's has {mdp.vocab_size} tokens")
-    is_eos, permits = (torch.from_numpy(x) for x in (mdp.is_eos, mdp.action_masks(np.arange(mdp.max_new_tokens))))
-    tokens, steps = actions.clamp(max=mdp.vocab_size - 1), torch.arange(mdp.max_new_tokens)
-    last = torch.nn.functional.pad(mask[:, 1:], (0, 1)) != mask
-    ends = is_eos[tokens] | (steps == mdp.max_new_tokens - 1)
-    for wrong, problem in (
-        (~permits[steps, tokens], "the env forbids this token there"),
-        (
-            ends != last,
-            f"an episode ends with an end-of-text token or max_new_tokens={mdp.max_new_tokens}, and only so",
-        ),
-        (~log_probs.isfinite() | (log_probs > 1e-4), "a token that was drawn has a finite log-probability, at most 0"),
-    ):
-        if (wrong := wrong & mask).any():
-            episode, step = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"episode {episode}, token {step} (id {tokens[episode, step]}, log-probability "
-                f"{log_probs[episode, step]:g}): {problem}"
-            )
-    if not mask.any(-1).all():
-        raise ValueError(f"episode {int((~mask.any(-1)).nonzero()[0])} has no token")
-    if not log_probs.any():
-        raise ValueError(
-            "all log-probabilities of the episodes are 0; what wrote them must not be greedy, and is to be logged with "
-            "the log-probabilities of the tokens that it drew"
-        )

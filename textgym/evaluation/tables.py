@@ -1,10 +1,12 @@
-"""An evaluation as a table for the terminal."""
+"""Evaluations as tables for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from textgym.evaluation.evaluation import Evaluation
+from textgym.evaluation.importance import OffPolicyEstimate
 from textgym.matching.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -38,4 +40,23 @@ def table(evaluation: Evaluation, title: str) -> Table:
             made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}")
         else:
             made.add_row(escape(name), "-" if value is None else f"{value:.4f}", "")
+    return made
+
+
+def off_policy_table(title: str, logged: Estimate, estimates: Mapping[str, OffPolicyEstimate | str]) -> Table:
+    """The return that was logged, and below it every off-policy estimate; a text stands for one that was refused."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(title=escape(title), title_justify="left")
+    for heading in ("", "value", "standard error", "95% interval", "effective sample size"):
+        made.add_column(heading, justify="right" if heading else "left")
+    rows: dict[str, Estimate | OffPolicyEstimate | str] = {"as logged": logged, **estimates}
+    for name, estimate in rows.items():
+        if isinstance(estimate, str):
+            made.add_row(name, "refused")
+            continue
+        size = f"{estimate.effective_sample_size:.1f}" if isinstance(estimate, OffPolicyEstimate) else ""
+        low, high = estimate.interval()
+        made.add_row(name, f"{estimate.value:.4f}", f"{estimate.standard_error:.4f}", f"{low:.4f} to {high:.4f}", size)
     return made

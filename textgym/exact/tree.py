@@ -226,13 +226,9 @@ class TokenTree:
         Returns:
             (..., L) float64, 0 at padding.
         """
-        per_context = torch.as_tensor(table).ndim == 1
-        values = (
-            _float64("entries of the table", table, (self.num_contexts,), "contexts")
-            if per_context
-            else self._table("table", table)
-        )
-        tokens = torch.as_tensor(completions)
+        per_context, tokens = torch.as_tensor(table).ndim == 1, torch.as_tensor(completions)
+        shape = (self.num_contexts,) if per_context else (self.num_contexts, self.num_tokens + 1)
+        values = _float64("entries of the table", table, shape, "contexts and actions")
         real = tokens != self.pad_id
         before = torch.ones(tokens.shape[-1], tokens.shape[-1], dtype=torch.bool, device=tokens.device).tril(-1)
         contexts = self.index(torch.where(before, tokens[..., None, :], self.pad_id)) * real  # (..., L)

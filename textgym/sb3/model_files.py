@@ -28,7 +28,8 @@ from textgym.training.state import (
 if TYPE_CHECKING:
     from textgym.sb3.policy import TokenPolicy
 
-BESIDE_THE_MODEL = ("value_net.", "value_trunk.", "ranks.")
+VALUE_MODULES = ("value_net.", "value_trunk.")
+BESIDE_THE_MODEL = (*VALUE_MODULES, "ranks.")
 
 
 def tensors_beside(token_model: TokenModel) -> dict[str, torch.Tensor]:
@@ -45,6 +46,19 @@ def load_tensors_beside(token_model: TokenModel, tensors: dict[str, torch.Tensor
         prefix = f"ranks.{i}."
         schedule.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     token_model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith("ranks.")}, strict=False)
+
+
+def read_values(token_model: TokenModel, path: Path, state: SavedState) -> None:
+    """Give a model, which was made with the checkpoint's arguments, its value head.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    saved, own = read_tensors(path, state, token_model.device), token_model.state_dict()
+    values, expected = ({n: t for n, t in all_.items() if n.startswith(VALUE_MODULES)} for all_ in (saved, own))
+    with problems_of(path, TENSORS):
+        check_names(values, expected)
+        token_model.load_state_dict(values, strict=False)
 
 
 def finite(model: Any) -> Any:

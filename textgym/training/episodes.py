@@ -100,6 +100,10 @@ class Episodes:
         """Some of the episodes."""
         return Episodes(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
+    def to(self, device: torch.device | str) -> Episodes:
+        """The episodes on a device."""
+        return Episodes(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+
     def micro_batches(self, size: int | None = None, share_prompts: bool = True) -> list[torch.Tensor]:
         """Indices of episodes to run together, cut so that the fewest tokens go through the model.
 
