@@ -75,10 +75,10 @@ def prompts(
     if fit and limit is None:
         raise ValueError("fit is True, but only an env says, with its max_prompt_tokens, what fits")
     parts = questions, _rows("pool", pool) if examples else [], examples, written, limit if fit else None
+    if choice == "first" or not examples:  # then all choices are the same, and there is no need to draw
+        return FewShot(*parts)
     if choice == "nearest":
         return NearestFewShot(*parts, model)
-    if choice == "first":
-        return FewShot(*parts)
     made = RandomFewShot(*parts)
     if limit is not None and not fit and not limit.truncate:
         made.refuse_too_long(limit)
@@ -119,7 +119,7 @@ class FewShot:
                     f"examples is {examples}, but there are only {others} to choose from for {question.content!r}, "
                     "which is no example of itself"
                 )
-        self._sizes = [len(str(template.ask([example], questions[0]))) for example in pool]  # an error for bad ones
+        self._sizes = [len(str(template.ask([example], questions[0]))) for example in pool]  # or an error
 
     def __len__(self) -> int:
         """How many questions there are."""
@@ -217,9 +217,8 @@ class NearestFewShot(FewShot):
         model: Any = EMBEDDER,
     ):
         super().__init__(questions, pool, examples, template, limit)
-        if examples:
-            vectors = embeddings([_last_text(prompt) for prompt in (*questions, *pool)], model)
-            self._questions, self._pool = vectors[: len(questions)], vectors[len(questions) :]
+        vectors = embeddings([_last_text(prompt) for prompt in (*questions, *pool)], model)
+        self._questions, self._pool = vectors[: len(questions)], vectors[len(questions) :]
 
     def _chosen(self, index: int, rng: np.random.Generator | None) -> list[int]:
         cosines = self._pool @ self._questions[index]  # (pool,)

@@ -78,8 +78,8 @@ class Template:
         """The prompt: the examples with their answers, in this order, and then the question.
 
         Raises:
-            ValueError: an example has no answer, or a chat is to be written as a text, goes on with an assistant's
-                message where it is to be an example, or has a message of the system's beside the instruction.
+            ValueError: an example has no answer, or lacks a column; or a chat is to be written as a text, goes on with
+                an assistant's message where it is to be an example, or has one of the system's beside the instruction.
         """
         shown = [turn for example in examples for turn in self._filled(example, whole=True)]
         asked = self._filled(question, whole=False)
@@ -123,6 +123,8 @@ class Template:
                 )
             return prompt.content
         if field != ANSWER:
+            if field not in prompt.columns:
+                raise ValueError(f"the prompt {prompt.content!r} has no column {field!r}, which the template asks for")
             return str(prompt.columns[field])
         value = prompt.columns.get(self._column)
         first = value[0] if isinstance(value, list | tuple) and value else value
