@@ -108,8 +108,8 @@ class TrainArgs:
                 options[name] = parse_json(name, options[name])
         of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
-        if options["reference"] is None:
-            del options["reference"]  # a checkpoint has its own
+        if options.get("reference") is None:
+            options.pop("reference", None)  # a checkpoint has its own
         if not self.run.resume:
             return self.algorithm("TokenPolicy", self.env.make(), **options)
         for name in of_checkpoint:

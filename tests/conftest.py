@@ -24,6 +24,13 @@ CHARACTERS = {
 }
 """V = 5, EOS = BOS = 4, pad = 5; prompts of one to three tokens."""
 
+PAIRS = [
+    {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    for prompt in CHARACTERS["prompts"]
+    for chosen, rejected in [("a", "bcd"), ("aab", "d"), ("abcdab", "c"), ("a", "b")]
+]
+"""Sixteen pairs for that env; texts of one to six tokens, of which the last have no EOS."""
+
 
 def count_tokens(completion_ids):
     """A reward that reads no text: the number of completion tokens."""
@@ -82,6 +89,15 @@ def small_llama(vocab_size: int = 5, seed: int = 0, **kwargs):
         },
     )
     return LlamaForCausalLM(config).eval()
+
+
+def small_agent(cls, n=8, k=4, scorer=count_tokens, **kwargs):
+    """An agent with a small Llama in the env of characters."""
+    import gymnasium as gym
+
+    modes = {"num_envs": n, "num_generations": k, "autoreset_mode": "Disabled"}
+    made = gym.make_vec("TextGen-v0", **modes, **CHARACTERS, scorer=scorer)
+    return cls("TokenPolicy", made, small_llama(), **{"seed": 0, "device": "cpu", **kwargs})
 
 
 def save_chars_model(path, seed: int) -> str:

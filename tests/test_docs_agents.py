@@ -21,6 +21,10 @@ AGENTS = {
     "ppo": agents.PPO,
     "distribution_matching": agents.DistributionMatching,
     "soft_q_learning": agents.SoftQLearning,
+    "dpo": agents.DPO,
+    "online_dpo": agents.OnlineDPO,
+    "sft": agents.SFT,
+    "contrastive_lm": agents.ContrastiveLM,
 }
 PAGES = sorted(file.stem for file in (ROOT / "docs" / "agents").glob("*.md"))
 
@@ -31,6 +35,8 @@ def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
     (line,) = blocks(page(f"agents/{name}"), "bash")
     python, script, *arguments = shlex.split(line)
     assert (python, script, arguments[0]) == ("python", "scripts/train.py", name.replace("_", "-"))
+    if "--dataset" in arguments:  # which the page's Python writes
+        exec("\n".join(blocks(page(f"agents/{name}"))), {})
     args = tyro.cli(command_line(), args=arguments)
     train(args)
     with (args.run.out / "progress.csv").open() as file:

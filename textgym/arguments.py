@@ -111,7 +111,7 @@ def arguments_of(cls: type) -> dict[str, Argument]:
     """All arguments of a class by name: its own, and those that a `**kwargs` hands on along the MRO.
 
     Where a subclass declares an argument again, its annotation and default count; so does its description, if it
-    gives one.
+    gives one. What a class names in `withheld`, which is inherited, it does not take from its bases.
     """
     found: dict[str, Argument] = {}
     for owner in cls.__mro__:
@@ -127,7 +127,8 @@ def arguments_of(cls: type) -> dict[str, Argument]:
             found[p.name] = known if known.help else replace(known, help=helps.get(p.name, ""))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    withheld = getattr(cls, "withheld", ())
+    return {name: argument for name, argument in found.items() if name not in withheld}
 
 
 def descriptions(cls: type) -> dict[str, str]:

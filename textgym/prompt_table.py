@@ -83,7 +83,7 @@ class PromptTable:
         self._columns: tuple[str, ...] | None = None  # of the source's prompts; None until a sampler has given one
         for i, prompt in enumerate(loaded if isinstance(loaded, list) else ()):
             self._columns = tuple(prompt.columns)
-            self._append(self._encode(prompt, f"prompt {i}"))
+            self._append(self.encode(prompt, f"prompt {i}"))
         self._size = len(self._entries)
         self._release_at = self._size + 2 * KEPT
         self._rows = self._first_observations(list(self._entries.values()))  # of the source's prompts
@@ -172,7 +172,7 @@ class PromptTable:
                 f"{where} has the column {more[0]!r}, which the source's prompts do not have"
                 f"{did_you_mean(more[0], self._columns)}; they have {list(self._columns)}"
             )
-        return self._intern(self._encode(pinned, where))
+        return self._intern(self.encode(pinned, where))
 
     def add_ids(self, token_ids: Any) -> int:
         """`add` for token ids, a 1-D integer array; pads (V) are left out."""
@@ -186,6 +186,20 @@ class PromptTable:
         ids = self._fit(array[array != self._mdp.pad_id].tolist(), "the pinned prompt_ids")
         text = self._tokenizer.decode(ids.tolist())
         return self._intern(Entry(Prompt(text, {}), text, ids, self._tokenizer))
+
+    def encode(self, prompt: Prompt, where: str) -> Entry:
+        """A prompt as the table would hold it, without taking it up; `where` names it in errors.
+
+        Raises:
+            ValueError: it has more than P tokens, or cannot be encoded.
+        """
+        content = prompt.content
+        try:
+            text = content if isinstance(content, str) else self._tokenizer.apply_chat_template(content)
+            ids = self._tokenizer.encode(text)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return Entry(prompt, text, self._fit(ids, f"{where}, {text!r},"), self._tokenizer)
 
     def release(self, *in_use: Any) -> None:
         """Let go of prompts that are neither the source's, nor in use, nor among the `KEPT` that were met last.
@@ -214,7 +228,7 @@ class PromptTable:
             self._columns = tuple(sampled.columns)
         if set(sampled.columns) != set(self._columns):
             raise ValueError(f"{where} has columns {sorted(sampled.columns)}, the first one {sorted(self._columns)}")
-        return self._intern(self._encode(sampled, where))
+        return self._intern(self.encode(sampled, where))
 
     def _intern(self, entry: Entry) -> int:
         alike = self._alike.get(_key(entry.token_ids), [])
@@ -234,15 +248,6 @@ class PromptTable:
         self._entries[prompt_id] = entry
         self._alike.setdefault(_key(entry.token_ids), []).append(prompt_id)
         return prompt_id
-
-    def _encode(self, prompt: Prompt, where: str) -> Entry:
-        content = prompt.content
-        try:
-            text = content if isinstance(content, str) else self._tokenizer.apply_chat_template(content)
-            ids = self._tokenizer.encode(text)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        return Entry(prompt, text, self._fit(ids, f"{where}, {text!r},"), self._tokenizer)
 
     def _first_observations(self, entries: list[Entry]) -> Ids:
         width = self._mdp.max_prompt_tokens

@@ -10,8 +10,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents import PPO, REINFORCE, DistributionMatching
-from tests.conftest import CHARACTERS, count_tokens, small_llama
+from agents import DPO, PPO, REINFORCE, ContrastiveLM, DistributionMatching, OnlineDPO
+from tests.conftest import CHARACTERS, PAIRS, count_tokens, small_llama
 from tests.helpers.checkpoints import parameters
 from textgym.sb3.logs import CLOCKS, run_logger
 from textgym.sb3.run import RunCheckpoints, train_run
@@ -22,7 +22,12 @@ KWARGS = {
     REINFORCE: {"kl_coef": 0.1},
     PPO: {"reference_kl_target": 0.1, "n_epochs": 2, "batch_size": 4},
     DistributionMatching: {"initial_episodes": 32},
+    OnlineDPO: {},
+    DPO: {"batch_size": 5},
+    ContrastiveLM: {"batch_size": 3, "micro_batch_size": 4},
 }
+DATA = {DPO: {"dataset": PAIRS}, ContrastiveLM: {"dataset": PAIRS}}
+"""What no checkpoint holds."""
 TOTAL = 400
 
 
@@ -33,6 +38,7 @@ def make_env(scorer=count_tokens):
 
 def train(out, cls=REINFORCE, resume=False, total=TOTAL, scorer=count_tokens, callbacks=(), every=60, **kwargs):
     """A training in `out`."""
+    kwargs |= DATA.get(cls, {})
     with open_run(out, resume, keep=100) as run:
         if run.checkpoint is None:
             kwargs = {"seed": 0, "learning_rate": 1e-2, "device": "cpu", **KWARGS[cls], **kwargs}
@@ -113,8 +119,9 @@ MOMENTUM = {"policy_kwargs": SGD["policy_kwargs"] | {"optimizer_kwargs": {"momen
         (DistributionMatching, {"proposal": "adaptive"}, {}),
         (REINFORCE, {"dtype": "bfloat16"}, {}),
         (REINFORCE, MOMENTUM, SGD),
+        (DPO, {"lora": {"r": 2}, "dtype": "bfloat16"}, {}),
     ],
-    ids=["adapters", "a third model", "bfloat16", "momentum"],
+    ids=["adapters", "a third model", "bfloat16", "momentum", "adapters of DPO"],
 )
 def test_so_does_one_with(tmp_path, cls, kwargs, again):
     train(tmp_path / "whole", cls, **kwargs)

@@ -28,7 +28,10 @@ def fields_of(command):
 
 
 def test_every_agent_has_a_command():
-    assert set(COMMANDS) == {"reinforce", "rloo", "grpo", "ppo", "distribution-matching", "soft-q-learning"}
+    assert set(COMMANDS) == {
+        *("reinforce", "rloo", "grpo", "ppo", "distribution-matching", "soft-q-learning"),
+        *("dpo", "online-dpo", "sft", "contrastive-lm"),
+    }
     for name, command in COMMANDS.items():
         assert command.algorithm.__name__ in agents.__all__ and command_name(command.algorithm) == name
         parsed = tyro.cli(command_line(), args=[name])

@@ -12,9 +12,10 @@ import numpy as np
 
 from textgym.arguments import accepts, check_argument
 from textgym.importing import did_you_mean
-from textgym.mdp import BoolArray, IntArray, TextMDP
+from textgym.mdp import BoolArray, IntArray, TextMDP, first_observation
 from textgym.prompt_sources import with_arguments
 from textgym.prompt_table import PromptTable
+from textgym.prompts import Prompt
 from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.scorers.base import refuse_unscored
 from textgym.scorers.trainer import Trainer
@@ -56,6 +57,44 @@ class TextTask:
         row, width = np.asarray(observation), self.mdp.max_prompt_tokens
         parts = self.tokenizer.decode_parts([self._token_ids(row[:width])], [self._token_ids(row[width:])])
         return parts[0][0], parts[1][0]
+
+    def encode_parts(self, prompt: str, completion: str) -> IntArray:
+        """The finished episode in which a completion is written: the inverse of `decode_parts`, (P + T,) int64.
+
+        The prompt has the token ids that it has at the start of an episode, and the completion those that follow them
+        in the text of both, or its own where that text is split into tokens across the seam. EOS is added, unless the
+        completion ends with one or has T tokens, which end an episode by length.
+
+        Raises:
+            ValueError: the prompt has more than P tokens or the completion more than T; the tokenizer cannot encode
+                them, or not apart from one another; a token of the completion ends the episode before its last one, or
+                is forbidden there.
+        """
+        row = first_observation(self.mdp, self.prompts.encode(Prompt(prompt, {}), "the prompt").token_ids.tolist())
+        before, whole = self.tokenizer.encode(prompt), self.tokenizer.encode(prompt + completion)
+        tokens = whole[len(before) :] if whole[: len(before)] == before else self.tokenizer.encode(completion)
+        if (text := self.tokenizer.decode([*before, *tokens])) != self.tokenizer.decode(whole):
+            raise ValueError(
+                f"the completion {completion!r} cannot be written behind the prompt {prompt!r}: they would read "
+                f"{text!r}; let the prompt end, and the completion begin, where a word does"
+            )
+        limit, is_eos = self.mdp.max_new_tokens, self.mdp.is_eos
+        if len(tokens) < limit and not (tokens and is_eos[tokens[-1]]):
+            tokens = [*tokens, self.mdp.eos_token_ids[0]]
+        if len(tokens) > limit:
+            raise ValueError(
+                f"the completion {completion!r} has {len(tokens)} tokens, more than max_new_tokens={limit}"
+            )
+        places = np.arange(len(tokens))
+        if (early := is_eos[tokens[:-1]]).any():
+            raise ValueError(f"token {early.argmax()} of the completion {completion!r} ends the episode before its end")
+        if not (permitted := self.mdp.permits(places, tokens)).all():
+            raise ValueError(
+                f"the env forbids token {(place := int(permitted.argmin()))} of the completion {completion!r}, id "
+                f"{tokens[place]} (min_new_tokens, banned_tokens and allowed_tokens say what is permitted)"
+            )
+        row[self.mdp.max_prompt_tokens + places] = tokens
+        return row
 
     def _token_ids(self, cells: Any) -> list[int]:
         cells = np.asarray(cells)

@@ -165,7 +165,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
             device=device,
             **WITHOUT_A_SAY,
         )
-        self.episodes_per_update = episodes_per_update or self.n_envs
+        self.episodes_per_update = episodes_per_update or 0  # as many as there are envs, once these are known
         self.micro_batch_size = micro_batch_size
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
         self.reference_source = named if reference is None else reference
@@ -189,12 +189,11 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         return OnPolicyAlgorithm._wrap_env(TextVecEnv(env) if isinstance(env, VectorEnv) else env, verbose)
 
     def _setup_model(self) -> None:
-        if self.episodes_per_update < 1 or self.episodes_per_update % self.n_envs:
-            raise ValueError(
-                f"episodes_per_update={self.episodes_per_update} is not a multiple of the number of envs, {self.n_envs}"
-            )
+        self.episodes_per_update = episodes = self.episodes_per_update or self.n_envs
+        if episodes % self.n_envs:
+            raise ValueError(f"episodes_per_update={episodes} is not a multiple of the number of envs, {self.n_envs}")
         mdp: TextMDP = self.policy_kwargs["mdp"]
-        self.n_steps = self.episodes_per_update // self.n_envs  # rounds of one episode per env
+        self.n_steps = episodes // self.n_envs  # rounds of one episode per env
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
         self.mdp = mdp
@@ -228,7 +227,12 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         super()._update_learning_rate(optimizers)
 
     def gradient_step(
-        self, episodes: Episodes, loss: Loss, normalization: Normalization = "token", target_kl: float | None = None
+        self,
+        episodes: Episodes,
+        loss: Loss,
+        normalization: Normalization = "token",
+        target_kl: float | None = None,
+        whole_groups: bool = False,
     ) -> torch.Tensor | None:
         """One optimizer step; in the first one after a rollout, `log_probs` of the episodes are the training forward's.
 
@@ -237,6 +241,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
             loss: see `textgym.training.updates.Loss`; its statistics are logged, as means over the steps of a rollout.
             normalization: how the tokens' losses become one (`token_weights`).
             target_kl: no step is taken where the statistic `approx_kl` exceeds 1.5 times this, as in SB3.
+            whole_groups: whether the loss compares the episodes of a prompt (`accumulate_gradients`).
 
         Returns:
             the log-probabilities of the episodes before the step, (E, T); None where none was taken.
@@ -253,6 +258,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
                 ent_coef=self.ent_coef,
                 normalization=normalization,
                 micro_batch_size=self.micro_batch_size,
+                whole_groups=whole_groups,
             )
             for name, value in logged.items():
                 self.logger.record_mean(f"train/{name}", value)

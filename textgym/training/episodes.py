@@ -127,6 +127,22 @@ class Episodes:
                 order, slices = torch.from_numpy(together), cuts
         return [order[start:end].to(device) for start, end in slices]
 
+    def whole_groups(self, size: int | None = None) -> list[torch.Tensor]:
+        """Indices of episodes that meet in one loss: those of a prompt stay together, so memory has to hold them all.
+
+        Args:
+            size: episodes in a part at most, unless a single prompt has more; None makes one part of all.
+        """
+        if size is None:
+            return [torch.arange(len(self), device=self.rows.device)]
+        _, group, counts = self.prompt_ids.unique(return_inverse=True, return_counts=True)
+        parts: list[list[torch.Tensor]] = [[]]
+        for rows in group.argsort(stable=True).split(counts.tolist()):
+            if parts[-1] and sum(map(len, parts[-1])) + len(rows) > size:
+                parts.append([])
+            parts[-1].append(rows)
+        return [torch.cat(part) for part in parts]
+
 
 def minibatches(n: int, batch_size: int | None) -> tuple[torch.Tensor, ...]:
     """Indices of `n` episodes in random order, `batch_size` at a time; all of them, in order, where it is None."""

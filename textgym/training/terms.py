@@ -1,4 +1,4 @@
-"""What a model says of whole episodes without gradient: a micro-batch at a time, so that memory is bounded."""
+"""What a model says of whole episodes: a micro-batch at a time, without gradient unless they meet in one loss."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from typing import Any
 
 import torch
 
+from textgym.language_models.log_probs import TokenTerms
 from textgym.language_models.token_model import TokenModel
 from textgym.training.episodes import Episodes
+
+
+def terms_of_group(token_model: TokenModel, episodes: Episodes, entropy_gradient: bool = True) -> TokenTerms:
+    """The policy's terms of episodes that meet in one loss, with gradient, by passes over episodes of similar length.
+
+    Args:
+        token_model: the policy's model.
+        episodes: B finished episodes.
+        entropy_gradient: see `TokenModel.evaluate_episodes`.
+
+    Returns:
+        (B, T) float32 each, 0 at padding.
+    """
+    parts = episodes.micro_batches(None, token_model.shares_prompts())
+    terms = [token_model.evaluate_episodes(episodes.rows[i], episodes.actions[i], entropy_gradient) for i in parts]
+    order = torch.cat(parts).argsort()
+    return TokenTerms(*(torch.cat(part)[order] for part in zip(*terms, strict=True)))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from textgym.language_models.forward import memory_advice
 from textgym.language_models.log_probs import TokenTerms
 from textgym.language_models.token_model import TokenModel
 from textgym.training.episodes import Episodes
+from textgym.training.terms import terms_of_group
 
 Normalization = Literal["token", "sequence", "sum"]
 
@@ -48,6 +49,7 @@ def accumulate_gradients(
     ent_coef: float = 0.0,
     normalization: Normalization = "token",
     micro_batch_size: int | None = None,
+    whole_groups: bool = False,
 ) -> tuple[dict[str, float], torch.Tensor]:
     """Put the gradient of a loss, minus `ent_coef` times the entropy, into the model's parameters.
 
@@ -60,6 +62,8 @@ def accumulate_gradients(
         ent_coef: weight of the entropy bonus, the mean over real tokens.
         normalization: how the tokens' losses become one, see `token_weights`.
         micro_batch_size: None lets the cost decide (`Episodes.micro_batches`).
+        whole_groups: whether the loss compares the episodes of a prompt, so that all of them must be in a micro-batch
+            (`Episodes.whole_groups`).
 
     Returns:
         means over real tokens of the statistics, and of `loss` and `entropy`; and the log-probabilities, (E, T).
@@ -71,9 +75,14 @@ def accumulate_gradients(
     weights, means = token_weights(episodes.mask, normalization), token_weights(episodes.mask, "token")
     sums: dict[str, torch.Tensor] = {}
     all_log_probs = torch.zeros_like(episodes.log_probs)
-    for index in episodes.micro_batches(micro_batch_size, token_model.shares_prompts()):
+    shares, with_entropy = token_model.shares_prompts(), ent_coef != 0
+    size = micro_batch_size
+    for index in episodes.whole_groups(size) if whole_groups else episodes.micro_batches(size, shares):
         batch = episodes.select(index)
-        terms = token_model.evaluate_episodes(batch.rows, batch.actions, entropy_gradient=ent_coef != 0)
+        if whole_groups:
+            terms = terms_of_group(token_model, batch, with_entropy)
+        else:
+            terms = token_model.evaluate_episodes(batch.rows, batch.actions, with_entropy)
         if on_policy:
             batch = batch.replace(log_probs=terms.log_probs.detach())
         losses, statistics = loss(batch, terms)
