@@ -8,6 +8,7 @@ from agents.ppo import PPO
 from agents.q_learning import QLearning
 from agents.reinforce import GRPO, REINFORCE, RLOO
 from agents.sft import SFT
+from agents.reward_model_trainer import RewardModelTrainer
 from agents.soft_q_learning import SoftQLearning
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "DualAscent",
     "OnlineDPO",
     "QLearning",
+    "RewardModelTrainer",
     "SoftQLearning",
 ]

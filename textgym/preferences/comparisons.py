@@ -1,0 +1,131 @@
+"""Preferences and ratings as arrays: which texts there are, and who is compared with whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textgym.mdp import BoolArray, IntArray
+from textgym.preferences.data import Preference, Rating, read_preferences, read_ratings
+
+Item = tuple[str, str]
+"""A prompt, and what follows it; together they are one text."""
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """E comparisons of some of the texts; a rating is one of a text with nothing.
+
+    Attributes:
+        items: the different texts.
+        candidates: (E, n) int64, numbers of items, the preferred one first; -1 where a comparison has fewer than n.
+        margins: (E,) float64, by how much the first one was better; 0 where nobody said.
+        ties: (E,) bool, where neither of two was better.
+        ratings: (E,) float64, of the first one; empty where there are none.
+    """
+
+    items: list[Item]
+    candidates: IntArray
+    margins: FloatArray
+    ties: BoolArray
+    ratings: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __len__(self) -> int:
+        """E."""
+        return len(self.candidates)
+
+    def select(self, index: IntArray) -> Comparisons:
+        """The comparisons that `index` numbers; the items stay."""
+        per_comparison = {name: getattr(self, name)[index] for name in ("candidates", "margins", "ties")}
+        return replace(self, **per_comparison, ratings=self.ratings[index] if len(self.ratings) else self.ratings)
+
+    @property
+    def pairs(self) -> tuple[IntArray, IntArray]:
+        """Items of which one was preferred to the other, (M,) and (M,), the better ones first.
+
+        Of ratings these are all pairs of items with one prompt and different ratings.
+        """
+        if not len(self.ratings):
+            better = np.repeat(self.candidates[:, :1], self.candidates.shape[1] - 1, 1)
+            valid = (self.candidates[:, 1:] >= 0) & ~self.ties[:, None]
+            return better[valid], self.candidates[:, 1:][valid]
+        prompts = np.unique([prompt for prompt, _ in self.items], return_inverse=True)[1][self.candidates[:, 0]]  # (E,)
+        first, second = np.triu_indices(len(self), 1)
+        ahead = (self.ratings[first] - self.ratings[second]) * (prompts[first] == prompts[second])
+        better, worse = np.where(ahead > 0, first, second), np.where(ahead > 0, second, first)
+        return self.candidates[better[ahead != 0], 0], self.candidates[worse[ahead != 0], 0]
+
+
+def compared(preferences: Sequence[Preference], *, grouped: bool = False) -> Comparisons:
+    """Pairs, or with `grouped` each chosen text with all that were rejected for it.
+
+    Raises:
+        ValueError: a tie among grouped ones, where one text has to be the best.
+    """
+    number: dict[Item, int] = {}
+    groups: dict[Any, list[int]] = {}
+    for row, one in enumerate(preferences):
+        if grouped and one.tie:
+            raise ValueError(
+                f"row {row} of the preferences is a tie, in which no text is the positive one; leave it out"
+            )
+        chosen, rejected = (number.setdefault((one.prompt, text), len(number)) for text in (one.chosen, one.rejected))
+        groups.setdefault(chosen if grouped else row, [chosen]).append(rejected)
+    candidates = np.full((len(groups), max(map(len, groups.values()))), -1)
+    for row, numbers in enumerate(groups.values()):
+        candidates[row, : len(numbers)] = numbers
+    margins = np.zeros(len(groups)) if grouped else np.array([one.margin or 0.0 for one in preferences])
+    ties = np.zeros(len(groups), bool) if grouped else np.array([one.tie for one in preferences])
+    return Comparisons(list(number), candidates, margins, ties)
+
+
+def rated(ratings: Sequence[Rating]) -> Comparisons:
+    """Each text with its rating; of a text that is rated twice, the mean.
+
+    A model that gives one value to a text can do no better than the mean.
+    """
+    values: dict[Item, list[float]] = {}
+    for one in ratings:
+        values.setdefault((one.prompt, one.text), []).append(one.rating)
+    means, n = np.array([np.mean(given) for given in values.values()]), len(values)
+    return Comparisons(list(values), np.arange(n)[:, None], np.zeros(n), np.zeros(n, bool), means)
+
+
+def comparisons_of(source: Any, name: str, *, grouped: bool = False) -> Comparisons:
+    """Read preferences or ratings, whichever the first row is.
+
+    Args:
+        source: what `read_preferences` and `read_ratings` read.
+        name: what it is called in errors.
+        grouped: see `compared`.
+
+    Raises:
+        ValueError: see there.
+        FileNotFoundError: the file does not exist.
+    """
+    source = list(source) if isinstance(source, Iterator) else source
+    if _begins_with_a_rating(source):
+        return rated(read_ratings(source, name))
+    return compared(read_preferences(source, name), grouped=grouped)
+
+
+def _begins_with_a_rating(source: Any) -> bool:
+    """Whether the first row is a rating; what is no row at all is left to the reader, which says so."""
+    if isinstance(source, str | Path) and Path(source).is_file():
+        with open(source, encoding="utf-8", errors="replace") as file:
+            first = next((line for line in file if line.strip()), "")
+        try:
+            return "rating" in json.loads(first)
+        except (ValueError, TypeError):
+            return False
+    if isinstance(source, str | Path | Mapping) or not hasattr(source, "__iter__"):
+        return False
+    first = next(iter(source), None)
+    return isinstance(first, Rating) or (isinstance(first, Mapping) and "rating" in first)
