@@ -7,8 +7,8 @@ from agents.dual_ascent import DualAscent
 from agents.ppo import PPO
 from agents.q_learning import QLearning
 from agents.reinforce import GRPO, REINFORCE, RLOO
-from agents.sft import SFT
 from agents.reward_model_trainer import RewardModelTrainer
+from agents.sft import SFT
 from agents.soft_q_learning import SoftQLearning
 
 __all__ = [

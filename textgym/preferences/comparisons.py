@@ -111,13 +111,13 @@ def comparisons_of(source: Any, name: str, *, grouped: bool = False) -> Comparis
         FileNotFoundError: the file does not exist.
     """
     source = list(source) if isinstance(source, Iterator) else source
-    if _begins_with_a_rating(source):
+    if is_rated(source):
         return rated(read_ratings(source, name))
     return compared(read_preferences(source, name), grouped=grouped)
 
 
-def _begins_with_a_rating(source: Any) -> bool:
-    """Whether the first row is a rating; what is no row at all is left to the reader, which says so."""
+def is_rated(source: Any) -> bool:
+    """Whether the first row of a file or an iterable is a rating; what is no row is left to the reader to refuse."""
     if isinstance(source, str | Path) and Path(source).is_file():
         with open(source, encoding="utf-8", errors="replace") as file:
             first = next((line for line in file if line.strip()), "")
