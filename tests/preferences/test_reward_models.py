@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-from tests.helpers.reward_models import decoder, encoder, logits, make_tokenizer
 from textgym.language_models import load_tokenizer
 from textgym.preferences.reward_models import CosineEncoder, RewardHead
 
@@ -15,28 +14,26 @@ TEXTS = ["the film was good", "a", "why so bad?", "so good. so good. so good", "
 ITEMS = [("the ", "film was good"), *(("", text) for text in TEXTS[1:])]
 
 
-def padded(make):
-    """A model with a tokenizer that has a padding token."""
-    model, tokenizer = make()
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+def logit(model, tokenizer, text):
+    """What a model says of a text that goes through it alone."""
+    with torch.no_grad():
+        return model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, 0]
 
 
-@pytest.mark.parametrize("make", [encoder, decoder])
-def test_scores_are_the_models_logits_whatever_is_beside_a_text(make):
-    model, tokenizer = make()
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_scores_are_the_models_logits_whatever_is_beside_a_text(kind, small_classifiers):
+    model, tokenizer = small_classifiers[kind]()
     head = RewardHead(model, tokenizer)
-    expected = torch.stack([logits(model, tokenizer, text)[0] for text in TEXTS])
+    expected = torch.stack([logit(model, tokenizer, text) for text in TEXTS])
     tokens = head.tokens(ITEMS)
     torch.testing.assert_close(head.scores(tokens), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(head.scores(tokens[::-1]), expected.flip(0), atol=1e-5, rtol=0)
     assert head.scores(tokens).requires_grad and expected.max() - expected.min() > 0.01
 
 
-@pytest.mark.parametrize("make", [encoder, decoder])
-def test_centring_moves_the_mean_to_0_and_keeps_the_differences(make):
-    model, tokenizer = make()
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_centring_moves_the_mean_to_0_and_keeps_the_differences(kind, small_classifiers):
+    model, tokenizer = small_classifiers[kind]()
     head = RewardHead(model, tokenizer)
     generator = np.random.default_rng(0)
     texts = ["".join(generator.choice(list("abcde .!"), generator.integers(3, 30))) for _ in range(200)]
@@ -46,7 +43,7 @@ def test_centring_moves_the_mean_to_0_and_keeps_the_differences(make):
     after = head.scores(tokens).detach()
     assert abs(before.mean()) > 0.05 and abs(after.mean()) < 1e-5
     moved = before - after
-    bound = 1e-5 if make is encoder else 0.2 * abs(moved.mean())  # no bias, and 16 dimensions
+    bound = 1e-5 if kind == "encoder" else 0.2 * abs(moved.mean())  # no bias, and 16 dimensions
     assert moved.std() < bound
 
 
@@ -59,17 +56,17 @@ def test_tiny_gets_a_head_that_the_seed_draws():
 
 
 @pytest.mark.parametrize(
-    ("make", "trained"), [(encoder, ("lora", "classifier", "pooler")), (decoder, ("lora", "score"))]
+    ("kind", "trained"), [("encoder", ("lora", "classifier", "pooler")), ("decoder", ("lora", "score"))]
 )
-def test_adapters_and_the_head_alone_are_trained(make, trained):
-    model, tokenizer = make()
+def test_adapters_and_the_head_alone_are_trained(kind, trained, small_classifiers):
+    model, tokenizer = small_classifiers[kind]()
     expected = copy.deepcopy(model)
     head = RewardHead(model, tokenizer, {"r": 2})
     names = {name for name, parameter in head.module.named_parameters() if parameter.requires_grad}
     assert names and all(any(part in name for part in trained) for name in names)
     with torch.no_grad():
         before = head.scores(head.tokens(ITEMS))
-    torch.testing.assert_close(before, torch.stack([logits(expected, tokenizer, text)[0] for text in TEXTS]))
+    torch.testing.assert_close(before, torch.stack([logit(expected, tokenizer, text) for text in TEXTS]))
     optimizer = torch.optim.SGD(head.trained, 0.5)
     (head.scores(head.tokens(ITEMS)) - 3).square().mean().backward()
     optimizer.step()
@@ -94,29 +91,29 @@ def test_an_encoders_score_is_the_cosine_of_prompt_and_completion():
         cosines.tokens([("", "alone")])
 
 
-def three_labels(tmp_path):
-    model, tokenizer = encoder(num_labels=3)
+def three_labels(small, tmp_path):
+    model, tokenizer = small["encoder"](num_labels=3)
     model.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
     return str(tmp_path), None
 
 
-def causal(tmp_path):
-    config = LlamaConfig(
-        vocab_size=36, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    return LlamaForCausalLM(config), make_tokenizer(pad_token="[PAD]")
+def causal(small, tmp_path):
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, **size)), small["encoder"]()[1]
 
 
-def without_a_padding_token(tmp_path):
-    return decoder()[0], make_tokenizer()
+def without_a_padding_token(small, tmp_path):
+    model, tokenizer = small["decoder"]()
+    tokenizer.eos_token = None
+    return model, tokenizer
 
 
-def without_its_tokenizer(tmp_path):
-    return encoder()[0], None
+def without_its_tokenizer(small, tmp_path):
+    return small["encoder"]()[0], None
 
 
-def with_another_tokenizer(tmp_path):
-    return encoder()[0], load_tokenizer("tiny")
+def with_another_tokenizer(small, tmp_path):
+    return small["encoder"]()[0], load_tokenizer("tiny")
 
 
 @pytest.mark.parametrize(
@@ -126,11 +123,11 @@ def with_another_tokenizer(tmp_path):
         (causal, "the loaded LlamaForCausalLM has no such head, a reward model has one"),
         (without_a_padding_token, "neither a padding nor an end token; set tokenizer.pad_token"),
         (without_its_tokenizer, "a loaded model needs its tokenizer too"),
-        (with_another_tokenizer, "the tokenizer has 3072 tokens, the model embeds 36"),
+        (with_another_tokenizer, "the tokenizer has 3072 tokens, the model embeds 32"),
     ],
 )
-def test_what_can_be_no_reward_model_is_refused(make, message, tmp_path):
-    model, tokenizer = make(tmp_path)
+def test_what_can_be_no_reward_model_is_refused(make, message, small_classifiers, tmp_path):
+    model, tokenizer = make(small_classifiers, tmp_path)
     with pytest.raises(ValueError, match=message):
         RewardHead(model, tokenizer)
 
@@ -144,19 +141,19 @@ def test_what_can_be_no_reward_model_is_refused(make, message, tmp_path):
         ({"task_type": "CAUSAL_LM"}, "lora has 'task_type', which a reward model sets by itself"),
     ],
 )
-def test_adapters_that_peft_does_not_know_are_refused(lora, message):
+def test_adapters_that_peft_does_not_know_are_refused(lora, message, small_classifiers):
     with pytest.raises(ValueError, match=message):
-        RewardHead(*padded(decoder), lora)
+        RewardHead(*small_classifiers["decoder"](), lora)
 
 
-def test_a_text_that_is_too_long_is_refused():
-    model, tokenizer = decoder()
+def test_a_text_that_is_too_long_is_refused(small_classifiers):
+    model, tokenizer = small_classifiers["decoder"]()
     with pytest.raises(ValueError, match="a text has 65 tokens, more than the 64 that the model reads"):
         RewardHead(model, tokenizer).tokens([("", "a" * 65)])
 
 
-def test_the_saved_head_goes_on_from_where_it_was(tmp_path):
-    model, tokenizer = padded(decoder)
+def test_the_saved_head_goes_on_from_where_it_was(small_classifiers, tmp_path):
+    model, tokenizer = small_classifiers["decoder"]()
     head = RewardHead(model, tokenizer)
     head.save(tmp_path, False)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()

@@ -127,5 +127,5 @@ def is_rated(source: Any) -> bool:
             return False
     if isinstance(source, str | Path | Mapping) or not hasattr(source, "__iter__"):
         return False
-    first = next(iter(source), None)
-    return isinstance(first, Rating) or (isinstance(first, Mapping) and "rating" in first)
+    row = next(iter(source), None)
+    return isinstance(row, Rating) or (isinstance(row, Mapping) and "rating" in row)

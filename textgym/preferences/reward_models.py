@@ -143,7 +143,7 @@ class RewardHead(ScoreModel):
         solves the least squares v h = 1 over the hidden states h of the texts; v is scaled so that their mean becomes
         exactly 0. Differences change by mean (v h - v h'), which is small where the mean is.
         """
-        head = next(m for m in reversed(list(self.module.modules())) if isinstance(m, torch.nn.Linear))
+        head: Any = next(m for m in reversed(list(self.module.modules())) if isinstance(m, torch.nn.Linear))
         rows = [ids for (ids,) in tokens]
         hook = head.register_forward_hook(lambda module, inputs, output: inputs[0])
         try:
