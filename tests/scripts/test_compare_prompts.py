@@ -9,6 +9,7 @@ import pytest
 from scripts.compare_prompts import main
 from scripts.experiments.prompting import Args, Asked, questions_of, report
 from scripts.policies import load
+from tests.conftest import SMOLLM2
 from textgym.evaluation import ModelPolicy, evaluate
 
 ENV = {"model": "tiny-tasks", "env_id": "TextGenArithmetic-v0", "device": "cpu"}
@@ -83,3 +84,13 @@ def test_bad_input(entry, message):
 def test_no_entry():
     with pytest.raises(ValueError, match="at least one entry is needed"):
         main(Args(**ENV))
+
+
+@pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
+def test_examples_teach_smollm2_what_it_was_not_told():
+    numerals = {"tokenizer": "smollm2-q4", "prompts": "numerals", "level": 1, "scorer": "exact_match"}
+    sizes = {"max_prompt_tokens": 128, "max_new_tokens": 8, "eos_token_ids": [2, 198]}
+    common = {"model": "smollm2-q4", "env_kwargs": json.dumps(numerals | sizes), "split": "test", "device": "cpu"}
+    entries = ('{"examples": 0}', '{"examples": 4}')
+    alone, shown = main(Args(entries=entries, **common, questions=16, deterministic=True))
+    assert sum(alone.rewards) <= 1 and sum(shown.rewards) >= 6
