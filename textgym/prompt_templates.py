@@ -104,14 +104,12 @@ class Template:
                 continue
             text = ""
             for literal, field in pieces:
+                text += literal
                 if field == ANSWER and not whole:
-                    text = (text + literal).rstrip(" ")
-                    break
-                text += literal + ("" if field is None else self._value(prompt, field))
-            else:
-                filled.append({"role": role, "content": text})
-                continue
-            return filled + ([{"role": role, "content": text}] if text else [])
+                    text = text.rstrip(" ")
+                    return [*filled, {"role": role, "content": text}] if text else filled
+                text += "" if field is None else self._value(prompt, field)
+            filled.append({"role": role, "content": text})
         return filled
 
     def _value(self, prompt: Prompt, field: str) -> str:
