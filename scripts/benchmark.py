@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import env, exact, models, scorers, wrappers
+from scripts.benchmarks import adapters, env, exact, models, scorers, wrappers
 from scripts.command_line import run_script, versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
@@ -22,6 +22,7 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "rollout": models.rollout,
     "update": models.update,
     "train": models.train,
+    "peft": adapters.peft,
     "wrappers": wrappers.wrappers,
     "scorers": scorers.scorers,
 }

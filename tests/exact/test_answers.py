@@ -106,6 +106,17 @@ def test_other_architectures(name):
     )
 
 
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_virtual_tokens(kind):
+    env, model = make(allowed_tokens=[0, 1, 4]), small_llama()
+    token_model = TokenModel(env.unwrapped.mdp, model, peft={"peft_type": kind, "num_virtual_tokens": 3})
+    found, tree = AnswerTree(env).log_probs(token_model), AnswerTree(env)
+    torch.testing.assert_close(found, log_probs_by_hand(env, token_model), atol=2e-5, rtol=0)
+    assert (found - tree.log_probs(small_llama())).abs().max() > 0.1
+    with token_model.adapters_off():
+        torch.testing.assert_close(tree.log_probs(model), tree.log_probs(small_llama()), atol=1e-6, rtol=0)
+
+
 def test_many_prompts_and_a_large_vocabulary_go_in_parts(monkeypatch):
     env, model = make(), small_llama()
     tree = AnswerTree(env)

@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 from tests.conftest import small_gpt2, small_llama
 from tests.helpers.models import small
 from textgym.language_models import graphs
+from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.graphs import GraphedSteps
+from textgym.language_models.token_model import TokenModel
 from textgym.mdp import TextMDP, first_observation
 
 MDP = TextMDP(vocab_size=3, max_prompt_tokens=3, max_new_tokens=5, eos_token_ids=(2,), bos_token_id=2)
 P, T, V = MDP.max_prompt_tokens, MDP.max_new_tokens, MDP.vocab_size
+
+
+VIRTUAL = [f"{model} {kind} tuning" for model in ("llama", "gpt2") for kind in ("prompt", "prefix")]
 
 
 @cache
@@ -33,6 +38,11 @@ def model_named(name):
         "gemma2": ("Gemma2", grouped),  # its attention is "eager" by default
         "llama eager": ("Llama", {"num_key_value_heads": 2, "attn_implementation": "eager"}),
     }
+    if name.endswith(" tuning"):
+        kind, model = name.removesuffix(" tuning").split(), makers.get(name.split()[0], small_llama)(vocab_size=8)
+        torch.manual_seed(1)
+        add_adapters(model, peft_config({"peft_type": f"{kind[1].upper()}_TUNING", "num_virtual_tokens": 3}))
+        return model
     return makers[name](vocab_size=8) if name in makers else small(others[name][0], **others[name][1])
 
 
@@ -125,7 +135,7 @@ def test_log_probs_on_any_schedule_are_those_of_a_plain_forward(name, data):
     play(decoder_of(name, False), name, lambda n: data.draw(st.integers(0, n - 1)), 6)
 
 
-@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt_neox", "mistral", "gemma2", "llama eager"])
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt_neox", "mistral", "gemma2", "llama eager", *VIRTUAL])
 def test_other_architectures_and_kinds_of_attention_decode_to_the_same(name, graphed):
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -270,3 +280,99 @@ def test_a_graph_is_captured_without_the_weights_that_autocast_keeps_for_a_while
             decoder.logits(torch.from_numpy(np.stack([row([0, 1], completion)])))
         assert torch.is_autocast_cache_enabled() and torch.is_autocast_enabled("cpu")
     assert caching == [False]
+
+
+GROUPED = {"num_key_value_heads": 2}
+HEADS = GROUPED | {"head_dim": 8}
+OLD = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+ARCHITECTURES = {
+    "Llama": GROUPED,
+    "Mistral": GROUPED | {"sliding_window": None},
+    "Mixtral": GROUPED | {"num_local_experts": 4, "sliding_window": None},
+    "Qwen2": GROUPED,
+    "Qwen3": HEADS,
+    "Qwen2Moe": GROUPED
+    | {"num_experts": 4, "num_experts_per_tok": 2}
+    | dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
+    "Gemma": HEADS,
+    "Gemma2": HEADS,
+    "Phi": GROUPED,
+    "Phi3": GROUPED,
+    "GPTNeo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4, "window_size": 32},
+    "GPTNeoX": {},
+    "GPTJ": OLD | {"rotary_dim": 4},
+    "GPTBigCode": OLD,
+    "CodeGen": OLD | {"rotary_dim": 4},
+    "OPT": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "Falcon": {"num_kv_heads": 2, "new_decoder_architecture": True},
+    "StableLm": GROUPED,
+    "Starcoder2": GROUPED,
+    "Cohere": GROUPED,
+    "Olmo2": GROUPED,
+    "SmolLM3": GROUPED,
+    "Granite": GROUPED,
+    "Mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
+    "Glm": HEADS,
+}
+REFUSED = {
+    (
+        "OPT",
+        "PROMPT_TUNING",
+    ): "PROMPT_TUNING does not fit the model .*OPTForCausalLM.*peft's own forward pass has other",
+    (
+        "OPT",
+        "PREFIX_TUNING",
+    ): "PREFIX_TUNING does not fit the model .*OPTForCausalLM.*peft's own forward pass has other",
+    ("Mpt", "PROMPT_TUNING"): "PROMPT_TUNING does not fit the model .*MptForCausalLM.*num_attention_heads",
+    ("Mpt", "PREFIX_TUNING"): "PREFIX_TUNING does not fit the model .*MptForCausalLM.*num_attention_heads",
+}
+KINDS = {
+    "LORA": {"r": 4},
+    "ADALORA": {"total_step": 9},
+    "IA3": {"target_modules": "all-linear", "feedforward_modules": []},
+    "PROMPT_TUNING": {"num_virtual_tokens": 3},
+    "PREFIX_TUNING": {"num_virtual_tokens": 3},
+}
+
+
+def decoded(made, rows):
+    """Log-probabilities of the completions' tokens, (N, T), as in sampling: one token after the other."""
+    result = torch.zeros(len(rows), T)
+    for t in range(T):
+        states = rows.clone()
+        states[:, P + t :] = MDP.pad_id
+        log_probs, _, live = made.decode(states)
+        every, drawn = torch.zeros(len(rows), V), rows[:, P + t]
+        every[live] = log_probs
+        result[:, t] = every.gather(-1, drawn[:, None].clamp(max=V - 1))[:, 0] * (drawn != MDP.pad_id)
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the key-value cache of the model 'Mpt")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_adapters_of_every_kind_decode_as_they_train_or_are_refused(name, kind):
+    config = {"peft_type": kind, **KINDS[kind]}
+    if message := REFUSED.get((name, kind)):
+        with pytest.raises(ValueError, match=message):
+            TokenModel(MDP, small(name, **ARCHITECTURES[name]), peft=config)
+        return
+    untrained, made = (TokenModel(MDP, small(name, **ARCHITECTURES[name]), peft=peft) for peft in (None, config))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in made.model.parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn_like(p))
+    rows = torch.from_numpy(
+        np.stack([row([0], [1, 0, 2]), row([1, 0], [1, 0, 0]), row([1, 0], [0]), row([0, 1, 1], [1] * 5)])
+    )
+    trained = made.evaluate_episodes(rows, rows[:, P:]).log_probs
+    torch.testing.assert_close(decoded(made, rows), trained.detach(), atol=1e-4, rtol=0)
+    trained.sum().backward()
+    assert all(p.grad.isfinite().all() for p in made.model.parameters() if p.requires_grad)
+    plain = untrained.evaluate_episodes(rows, rows[:, P:]).log_probs.detach()
+    assert (trained - plain).abs().max() > 0.01  # Cohere divides its logits by 16
+    with made.adapters_off():
+        found = made.terms_under(made.model, rows, rows[:, P:]).log_probs
+    torch.testing.assert_close(found, plain, atol=1e-6, rtol=0)

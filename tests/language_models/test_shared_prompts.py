@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.conftest import small_gpt2
 from tests.helpers.models import small
 from textgym.language_models import shared_prompts
+from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.forward import whole_rows_hidden
 from textgym.language_models.pieces import cheapest_groups
 from textgym.language_models.shared_prompts import SharedPrompts, episode_hidden, shares_prompts
@@ -27,6 +28,9 @@ MODELS = {
     "Qwen2": small("Qwen2", num_key_value_heads=2),
     "Gemma2": small("Gemma2", num_key_value_heads=2, head_dim=8),
 }
+for kind in ("PROMPT_TUNING", "PREFIX_TUNING"):
+    MODELS[kind] = small("Llama", num_key_value_heads=2)
+    add_adapters(MODELS[kind], peft_config({"peft_type": kind, "num_virtual_tokens": 2}))
 GROUPS = st.lists(
     st.tuples(st.integers(1, P), st.lists(st.integers(0, T), min_size=1, max_size=4)), min_size=1, max_size=4
 )

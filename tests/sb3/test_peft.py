@@ -34,6 +34,8 @@ KINDS = {
     "DoRA": {"peft_type": "LORA", "r": 4, "use_dora": True},
     "ADALORA": {"peft_type": "ADALORA", "total_step": 5, "init_r": 4, "target_r": 2},
     "IA3": {"peft_type": "IA3"},
+    "PROMPT_TUNING": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
+    "PREFIX_TUNING": {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -143,3 +143,14 @@ def test_every_answer_beside_rows_of_their_own(capsys):
     assert (result["contexts_per_prompt"], result["outcomes_per_prompt"]) == (1111, 11_111)
     rates = result["contexts_per_second"]
     assert result["ratio_to_rows"] == pytest.approx(rates["tree"] / rates["rows"], rel=0.02) and rates["rows"] > 0
+
+
+def test_every_kind_of_adapters_beside_lora(capsys):
+    main(["peft", "--num-envs", "8", "--repeats", "1"])
+    results = {r["kind"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert results["LORA"]["ratio_to_lora"] == {"rollout": 1.0, "update": 1.0}
+    hidden, layers = 256, 4  # of tiny, whose heads all have keys and values of their own
+    counts = {"PROMPT_TUNING": 8 * hidden, "PREFIX_TUNING": 8 * 2 * layers * hidden}
+    for kind, count in counts.items():
+        assert results[kind]["trained_parameters"] == count
+        assert 0 < results[kind]["file_kb"] - count * 4 / 1000 < 1

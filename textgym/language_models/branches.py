@@ -8,7 +8,7 @@ for all of its children.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,10 +66,15 @@ class BranchCache(Cache):
     def __init__(self, num_layers: int):
         super().__init__(layers=[BranchLayer() for _ in range(num_layers)])
 
+    def begin(self, prefix: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Every row of the next pass begins with virtual tokens: their keys and values, (1, heads, K, head size)."""
+        for layer, states in zip(self.layers, prefix, strict=True):
+            layer.past = states
+
     def keep(self) -> None:
         """The rows stay; they begin with all columns of the last pass."""
         for layer in self.layers:
-            layer.past, layer.added = layer.added, None
+            layer.past, layer.added = layer.seen(), None
 
     def branch(self) -> None:
         """Each column that the last pass added becomes a row, which begins with its old row's columns and itself."""
@@ -85,8 +90,8 @@ class BranchLayer(CacheLayerMixin):
 
     def __init__(self) -> None:
         super().__init__()
-        self.past: tuple[torch.Tensor, ...] | None = None
-        self.added: tuple[torch.Tensor, ...] | None = None
+        self.past: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.added: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing is allocated ahead."""
@@ -97,9 +102,17 @@ class BranchLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep what a pass adds, and return all that it attends to."""
         self.added = key_states, value_states
+        return self.seen()
+
+    def seen(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that the last pass attended to."""
+        assert self.added is not None
         if self.past is None:
             return self.added
-        keys, values = (torch.cat(pair, 2) for pair in zip(self.past, self.added, strict=True))
+        rows = len(self.added[0])
+        keys, values = (
+            torch.cat([old.expand(rows, -1, -1, -1), new], 2) for old, new in zip(self.past, self.added, strict=True)
+        )
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from textgym.language_models.adapters import num_virtual_tokens
 from textgym.mdp import TextMDP
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def check_model(model: PreTrainedModel, mdp: TextMDP) -> None:
     head = model.get_output_embeddings()
     if head is None or not hasattr(model, "lm_head") and not model.can_generate():
         raise ValueError(f"the model {name} ({type(model).__name__}) has no causal language-modelling head")
-    size, length = model.get_input_embeddings().weight.shape[0], mdp.max_prompt_tokens + mdp.max_new_tokens
+    virtual = num_virtual_tokens(model)
+    size, length = model.get_input_embeddings().weight.shape[0], virtual + mdp.max_prompt_tokens + mdp.max_new_tokens
     if size < mdp.vocab_size:
         raise ValueError(
             f"the model {name} embeds {size} tokens, the env's tokenizer has {mdp.vocab_size}; they do not belong "
@@ -35,6 +37,7 @@ def check_model(model: PreTrainedModel, mdp: TextMDP) -> None:
         raise ValueError(
             f"the model {name} has {positions} positions, an episode up to {length} tokens; lower max_prompt_tokens "
             f"({mdp.max_prompt_tokens}) or max_new_tokens ({mdp.max_new_tokens})"
+            + (f" or num_virtual_tokens ({virtual})" if virtual else "")
         )
     window = getattr(config, "sliding_window", None) if _slides(config) else None
     if window is not None and window < length:

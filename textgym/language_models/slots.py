@@ -6,6 +6,8 @@ row's keys and values are written in place; a decode step reads the slots of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -25,6 +27,17 @@ class SlotCache(Cache):
     def prefill(self, sources: torch.Tensor, slots: torch.Tensor) -> None:
         """The next pass runs whole rows from column 0 on; row `sources[j]` of it goes into slot `slots[j]`."""
         self.prefilling, self.sources, self.slots = True, sources, slots
+        self.begin([])
+
+    def begin(self, prefix: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Virtual tokens stand before column 0 of every row of the next pass, and of all that follow it.
+
+        Args:
+            prefix: their keys and values for each layer, (1, heads, K, head size).
+        """
+        self.num_virtual = prefix[0][0].shape[2] if prefix else 0
+        for layer, states in zip_longest(self.layers, prefix):
+            layer.prefix = states
 
     def decode(self, columns: torch.Tensor, width: int, aligned: bool) -> None:
         """The next pass runs one token for each of the first n slots.
@@ -64,10 +77,11 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, cache: SlotCache):
         super().__init__()
         self.cache = cache
+        self.prefix: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate both stores."""
-        size = self.cache.num_slots, self.cache.max_tokens
+        size = self.cache.num_slots, self.cache.num_virtual + self.cache.max_tokens
         for name, states in (("keys", key_states), ("values", value_states)):
             _, heads, _, width = states.shape
             # zeros, because masked columns are multiplied by probability 0, which does not silence a NaN
@@ -83,26 +97,30 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         if cache.prefilling:
+            if self.prefix is not None:
+                front = [part.to(key_states.dtype).expand(len(key_states), -1, -1, -1) for part in self.prefix]
+                key_states, value_states = torch.cat([front[0], key_states], 2), torch.cat([front[1], value_states], 2)
             length = key_states.shape[2]
             for store, states in ((self.keys, key_states), (self.values, value_states)):
                 store[cache.slots, :, :length] = states[cache.sources].to(store.dtype)
             return key_states, value_states
+        width = cache.num_virtual + cache.width
         for store, states in ((self.keys, key_states), (self.values, value_states)):
             if cache.aligned:
-                store[: len(states), :, cache.width - 1] = states[:, :, 0]
+                store[: len(states), :, width - 1] = states[:, :, 0]
             else:
-                store[cache.slots, :, cache.columns] = states[:, :, 0].to(store.dtype)
+                store[cache.slots, :, cache.num_virtual + cache.columns] = states[:, :, 0].to(store.dtype)
         n = len(key_states)
-        return self.keys[:n, :, : cache.width], self.values[:n, :, : cache.width]
+        return self.keys[:n, :, :width], self.values[:n, :, :width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of columns attended to, and the first one."""
-        return (query_length if self.cache.prefilling else self.cache.width), 0
+        return self.cache.num_virtual + (query_length if self.cache.prefilling else self.cache.width), 0
 
     def get_seq_length(self) -> int:
         """Columns before the fed ones."""
-        return 0 if self.cache.prefilling else self.cache.width - 1
+        return self.cache.num_virtual + (0 if self.cache.prefilling else self.cache.width - 1)
 
     def get_max_length(self) -> int:
         """The number of columns that a slot has."""
-        return self.cache.max_tokens
+        return self.cache.num_virtual + self.cache.max_tokens

@@ -17,7 +17,13 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textgym.arguments import AsJSON, CheckedArguments, Count, Named, Positive, PositiveShare
-from textgym.language_models.adapters import add_adapters, check_adapters, peft_config, rank_schedules
+from textgym.language_models.adapters import (
+    add_adapters,
+    check_adapters,
+    num_virtual_tokens,
+    peft_config,
+    rank_schedules,
+)
 from textgym.language_models.decoder import check_decoding
 from textgym.language_models.decoding import TrainedDecoders
 from textgym.language_models.distribution import TokenDistribution, choose
@@ -86,6 +92,11 @@ class TokenModel(CheckedArguments, nn.Module):
         check_decoding(self.model, mdp)
         if self.peft is not None:
             add_adapters(self.model, self.peft)
+        if num_virtual_tokens(self.model):
+            if gradient_checkpointing:
+                raise ValueError("gradient_checkpointing keeps no cache, where virtual tokens are")
+            check_model(self.model, mdp)
+            check_decoding(self.model, mdp)
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the model has no trainable parameter (requires_grad is False everywhere)")
         self.value_trunk = copy.deepcopy(self.model.base_model) if value_function == "separate" else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from textgym.importing import require
 from textgym.language_models import adapters
 from textgym.language_models.loader import load_model, no_progress_bars
 from textgym.language_models.token_model import TokenModel
@@ -79,7 +78,7 @@ def read_model(path: Path, with_adapters: bool) -> tuple[Any, Any]:
         with problems_of(path, "model.safetensors"):
             return finite(load_model(str(path))), None
     with problems_of(path, "adapter_config.json"):
-        config, base = require("peft", "agents").PeftConfig.from_pretrained(str(path)), adapters.adapter_base(path)
+        config, base = adapters.read_config(path), adapters.adapter_base(path)
     with problems_of(path, "base/model.safetensors"):
         return (finite(load_model(base)) if Path(base).is_dir() else base), config
 

@@ -9,6 +9,7 @@ from textgym.language_models.adapters.files import (
     adapter_base,
     find_adapters,
     read_adapters,
+    read_config,
     remember_base,
     save_model,
 )
@@ -17,6 +18,7 @@ from textgym.language_models.adapters.models import (
     check_adapters,
     load_adapters,
     merge_adapters,
+    num_virtual_tokens,
     unwrapped,
 )
 from textgym.language_models.adapters.ranks import RankSchedule, rank_schedules
@@ -29,9 +31,11 @@ __all__ = [
     "find_adapters",
     "load_adapters",
     "merge_adapters",
+    "num_virtual_tokens",
     "peft_config",
     "rank_schedules",
     "read_adapters",
+    "read_config",
     "remember_base",
     "save_model",
     "unwrapped",

@@ -25,8 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from textgym.importing import require
+from textgym.language_models.adapters.kinds import peft_type
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PreTrainedModel
 
 ADAPTERS, PREFIX = "default", "base_model.model."  # peft's names
@@ -45,12 +47,15 @@ def save_model(model: PreTrainedModel, directory: Path, hub_id: str | None = Non
     if not getattr(model, "_hf_peft_config_loaded", False):
         model.save_pretrained(directory)
         return
-    weights = require("peft", "agents").get_peft_model_state_dict(
-        model, adapter_name=ADAPTERS, save_embedding_layers=False
-    )
-    tensors = {PREFIX + _saved_name(name): t.contiguous().clone() for name, t in weights.items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config = model.peft_config[ADAPTERS]
+    if config.is_prompt_learning:
+        tensors = model.base_model.virtual_tokens.state_dict()
+    else:
+        weights = require("peft", "agents").get_peft_model_state_dict(
+            model, adapter_name=ADAPTERS, save_embedding_layers=False
+        )
+        tensors = {PREFIX + _saved_name(name): t.contiguous().clone() for name, t in weights.items()}
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     config.base_model_name_or_path = hub_id
     written = copy.copy(config)
     for name, value in vars(config).items():
@@ -115,6 +120,17 @@ def _identity(file: Path) -> tuple[int, int, int, int]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def read_config(directory: Path) -> PeftConfig:
+    """The configuration of a folder's adapters, which can be trained further; how they began is over."""
+    config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
+    config.inference_mode = False  # peft writes True, and would freeze them
+    if peft_type(config) == "ADALORA":
+        config.rank_pattern = None  # `read_adapters` gives it all ranks
+    if peft_type(config) == "PROMPT_TUNING":
+        config.prompt_tuning_init = "RANDOM"  # the text and its tokenizer need not be there any more
+    return config
+
+
 def read_adapters(model: PreTrainedModel, directory: Path) -> None:
     """Read the weights of a folder's adapters into a model that has adapters of the same shape.
 
@@ -125,17 +141,21 @@ def read_adapters(model: PreTrainedModel, directory: Path) -> None:
     file = directory / WEIGHTS
     if not file.is_file():
         raise FileNotFoundError(f"{str(directory)!r} holds no {WEIGHTS}, where its adapters should be")
+    tokens = getattr(model.base_model, "virtual_tokens", None)
     try:
         stored = load_file(file, device=str(model.device))
-        weights = _with_pruned_ranks(directory, {name.removeprefix(PREFIX): t for name, t in stored.items()})
-        result = require("peft", "agents").set_peft_model_state_dict(model, weights, adapter_name=ADAPTERS)
+        if tokens is None:
+            weights = _with_pruned_ranks(directory, {name.removeprefix(PREFIX): t for name, t in stored.items()})
+            result = require("peft", "agents").set_peft_model_state_dict(model, weights, adapter_name=ADAPTERS)
+        else:
+            result = tokens.load_state_dict(stored, strict=False)
     except SafetensorError as error:
         raise ValueError(f"{str(file)!r} is damaged: {error}") from error
     except KeyError as error:
         raise ValueError(f"{str(file)!r} lacks the tensor {error}") from error
     except RuntimeError as error:  # the shapes differ
         raise ValueError(f"{str(file)!r} does not fit the model: {' '.join(str(error).split())}") from error
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name for name, p in (tokens or model).named_parameters() if p.requires_grad}
     if missing := [name for name in result.missing_keys if name in trained]:
         raise ValueError(f"{str(file)!r} lacks the tensor {missing[0]!r}{_more(missing)}")
     if result.unexpected_keys:

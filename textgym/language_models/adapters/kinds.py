@@ -44,6 +44,7 @@ class Kind:
 
 
 BENEATH = "it changes the model beneath the adapters, which is the reference"
+ENCODED = "peft's file holds what the encoder made, and not the encoder, so training could not go on from it"
 NOISE = "log-probabilities in sampling and in training must be the same"
 BOOKKEEPING = frozenset({"peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"})
 
@@ -122,10 +123,44 @@ IA3 = Kind(
     reasons=REASONS | {"init_ia3_weights": "the adapters would not start as the identity"},
 )
 
-TRAINED = {"LORA": LORA, "ADALORA": ADALORA, "IA3": IA3}
-VIRTUAL = "it puts virtual tokens before the prompt, outside the model's own forward pass"
-NOT_TRAINED = {"PREFIX_TUNING": VIRTUAL, "PROMPT_TUNING": VIRTUAL, "P_TUNING": VIRTUAL}
-READ = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "LN_TUNING", "OFT")
+READ_OFF_THE_MODEL = frozenset({"token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"})
+VIRTUAL_TOKENS = Kind(
+    config="",
+    defaults={"task_type": "CAUSAL_LM"},
+    free=BOOKKEEPING | READ_OFF_THE_MODEL | {"num_virtual_tokens"},
+    free_when_loaded=frozenset({"inference_mode"}),
+    accepted={"task_type": ("CAUSAL_LM",)},
+    reasons=REASONS | {"task_type": "of any other task, peft's forward pass would leave the virtual tokens out"},
+    ranges={"num_virtual_tokens": Count},
+)
+PROMPT_TUNING = dataclasses.replace(
+    VIRTUAL_TOKENS,
+    config="PromptTuningConfig",
+    free=VIRTUAL_TOKENS.free | {"prompt_tuning_init_text", "tokenizer_name_or_path"},
+    accepted=VIRTUAL_TOKENS.accepted | {"prompt_tuning_init": ("RANDOM", "SAMPLE_VOCAB", "TEXT")},
+    reasons=VIRTUAL_TOKENS.reasons
+    | {
+        "prompt_tuning_init": "peft knows no such start",
+        "tokenizer_kwargs": "tokenizers are loaded as those of models are",
+    },
+)
+PREFIX_TUNING = dataclasses.replace(
+    VIRTUAL_TOKENS,
+    config="PrefixTuningConfig",
+    free=VIRTUAL_TOKENS.free | {"encoder_hidden_size"},
+    accepted=VIRTUAL_TOKENS.accepted | {"init_weights": (None, "zero")},
+    reasons=VIRTUAL_TOKENS.reasons | {"init_weights": "peft knows no such start"} | {"prefix_projection": ENCODED},
+)
+
+TRAINED = {
+    "LORA": LORA,
+    "ADALORA": ADALORA,
+    "IA3": IA3,
+    "PROMPT_TUNING": PROMPT_TUNING,
+    "PREFIX_TUNING": PREFIX_TUNING,
+}
+NOT_TRAINED = {"P_TUNING": ENCODED}
+READ = (*TRAINED, "P_TUNING", "LOHA", "LOKR", "LN_TUNING", "OFT")
 
 
 def peft_type(config: Any) -> str:
@@ -174,8 +209,7 @@ def check_read(config: Any, source: Any) -> None:
         if getattr(config, setting, None):
             name = f"{name} with {setting}"
     if name not in READ:
-        reason = f": {VIRTUAL}" if config.is_prompt_learning else ""
-        raise ValueError(f"{str(source)!r} holds adapters of the kind {name}{reason}; accepted: {', '.join(READ)}")
+        raise ValueError(f"{str(source)!r} holds adapters of the kind {name}; accepted: {', '.join(READ)}")
 
 
 def _default(entry: dataclasses.Field) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from textgym.importing import require
-from textgym.language_models.adapters.files import ADAPTERS, read_adapters
+from textgym.language_models.adapters.files import ADAPTERS, read_adapters, read_config
 from textgym.language_models.adapters.kinds import check_read, check_trained, peft_type
 
 if TYPE_CHECKING:
@@ -17,14 +19,14 @@ MERGE = "merge them first: python scripts/export.py FOLDER OUT"
 
 
 def add_adapters(model: PreTrainedModel, config: PeftConfig) -> None:
-    """Freeze a model and add trainable adapters to it, in place; they start as the identity.
+    """Freeze a model and add trainable adapters to it, in place; they start as the identity, if not virtual tokens.
 
     Args:
         model: a loaded model without adapters.
         config: what `peft_config` returned.
 
     Raises:
-        ValueError: the configuration names no module of the model, or the model has adapters already.
+        ValueError: the configuration does not fit the model, or the model has adapters already.
     """
     if adapters_of(model):
         raise ValueError(
@@ -32,7 +34,22 @@ def add_adapters(model: PreTrainedModel, config: PeftConfig) -> None:
             f"{MERGE}"
         )
     model.requires_grad_(False)
-    model.add_adapter(config, ADAPTERS)
+    try:
+        if config.is_prompt_learning:
+            from textgym.language_models.adapters.virtual_tokens import add_virtual_tokens
+
+            add_virtual_tokens(model, config)
+        else:
+            model.add_adapter(config, ADAPTERS)
+    except ValueError as error:
+        name = f"{model.name_or_path!r} ({type(model).__name__})"
+        raise ValueError(f"{peft_type(config)} does not fit the model {name}: {error}") from error
+
+
+def num_virtual_tokens(model: PreTrainedModel) -> int:
+    """How many virtual tokens stand before every row of a model (prompt and prefix tuning)."""
+    tokens = getattr(model.base_model, "virtual_tokens", None)
+    return 0 if tokens is None else len(tokens.prompt_embeddings)
 
 
 def adapters_of(model: PreTrainedModel) -> dict[str, Any]:
@@ -60,21 +77,19 @@ def load_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     Raises:
         ValueError: the adapters are of a kind that cannot be read or belong to another model, or the file is damaged.
     """
+    config = read_config(directory)
+    check_read(config, directory)
     try:
-        model.add_adapter(_read_config(directory), ADAPTERS)
+        if config.is_prompt_learning:
+            from textgym.language_models.adapters.virtual_tokens import install
+
+            install(model, config)
+        else:
+            model.add_adapter(config, ADAPTERS)
     except ValueError as error:
         raise ValueError(f"the adapters of {str(directory)!r} do not fit {model.name_or_path!r}: {error}") from error
     read_adapters(model, directory)
     return model
-
-
-def _read_config(directory: Path) -> Any:
-    config = require("peft", "agents").PeftConfig.from_pretrained(str(directory))
-    check_read(config, directory)
-    config.inference_mode = False  # peft writes True, and would freeze them
-    if peft_type(config) == "ADALORA":
-        config.rank_pattern = None  # `read_adapters` gives it all ranks
-    return config
 
 
 def merge_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
@@ -83,11 +98,14 @@ def merge_adapters(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     Raises:
         ValueError: see `load_adapters`; or the merged model gives other logits than the model with adapters.
     """
-    import torch
-
-    adapted = require("peft", "agents").PeftModel(
-        model, _read_config(directory), ADAPTERS, autocast_adapter_dtype=False
-    )
+    config = read_config(directory)
+    check_read(config, directory)
+    if config.is_prompt_learning:
+        raise ValueError(
+            f"the adapters of {str(directory)!r} are virtual tokens ({peft_type(config)}), for which no weight can "
+            "stand; load the folder as it is"
+        )
+    adapted = require("peft", "agents").PeftModel(model, config, ADAPTERS, autocast_adapter_dtype=False)
     read_adapters(adapted.get_base_model(), directory)
     count = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(0, count, max(1, count // 16), device=model.device)[None, :16]
@@ -107,12 +125,19 @@ def unwrapped(model: Any) -> PreTrainedModel:
     """The transformers model with its adapters in it, of a `peft.PeftModel`; any other model itself.
 
     Raises:
-        ValueError: the adapters act in `PeftModel.forward` and not in the model.
+        ValueError: the adapters are of a kind that cannot be read.
     """
     if not hasattr(model, "peft_config") or not hasattr(model, "get_base_model"):
         return model
     for config in model.peft_config.values():
         check_read(config, type(model).__name__)
     inner = model.get_base_model()
+    if model.active_peft_config.is_prompt_learning:
+        from textgym.language_models.adapters.virtual_tokens import install
+
+        trained = model.prompt_encoder[model.active_adapter].embedding.weight.requires_grad
+        weight = model.get_prompt_embedding_to_save(model.active_adapter)
+        install(inner, model.active_peft_config, torch.nn.Parameter(weight, trained))
+        return inner
     inner._hf_peft_config_loaded = True  # as if transformers had loaded the adapters
     return inner
