@@ -19,6 +19,7 @@ from textgym.arguments import Count, Named
 from textgym.envs.task import TextTask
 from textgym.mdp import BoolArray, IntArray, TextMDP
 from textgym.preferences import Preference, read_preferences
+from textgym.prompt_table import Ids
 from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes
 
@@ -52,7 +53,7 @@ class TextData:
     """
 
     mdp: TextMDP
-    rows: IntArray
+    rows: Ids
     chosen: BoolArray
     starts: IntArray
 

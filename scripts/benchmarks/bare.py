@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from agents.offline import TextData
 from textgym import TextMDP
 from textgym.language_models import load_model
+from textgym.mdp import IntArray
 
 SHAPES: dict[str, dict[str, int]] = {
     "random-4m": {
@@ -159,6 +161,27 @@ class BareLoops:
             output = self.model(input_ids=ids, attention_mask=real.long(), use_cache=False, logits_to_keep=width + 1)
         log_probs = output.logits[:, :-1].float().log_softmax(-1)
         return log_probs.gather(-1, ids[:, -width:, None]).squeeze(-1)
+
+
+def random_pairs(mdp: TextMDP, prompts: IntArray, ragged: bool, pairs_per_prompt: int = 4, seed: int = 0) -> TextData:
+    """Pairs of completions of random tokens, as long as can be, or of geometric lengths with a mean near a third of T.
+
+    Args:
+        mdp: the env's MDP.
+        prompts: (N, P) int64 without padding.
+        ragged: whether lengths differ.
+        pairs_per_prompt: of each prompt.
+        seed: of the tokens.
+    """
+    rng, limit = np.random.default_rng(seed), mdp.max_new_tokens
+    prompts = np.repeat(prompts, 2 * pairs_per_prompt, axis=0)
+    lengths = np.minimum(rng.geometric(3 / limit if ragged else 1e-9, len(prompts)), limit)
+    completions = rng.integers(300, 2000, (len(prompts), limit))
+    places = np.arange(limit)
+    completions[(places == lengths[:, None] - 1) & (lengths < limit)[:, None]] = mdp.eos_token_ids[0]
+    completions[places >= lengths[:, None]] = mdp.pad_id
+    rows = np.concatenate([prompts, completions], 1).astype(np.int32)
+    return TextData(mdp, rows, np.arange(len(rows)) % 2 == 0, np.arange(0, len(rows) + 1, 2))
 
 
 def round_trip_prompts(tokenizer: Any, tokens: int, count: int, seed: int = 0) -> list[str]:

@@ -9,8 +9,9 @@ import torch
 from stable_baselines3.common.logger import configure
 
 import textgym
-from agents import GRPO, PPO, REINFORCE, RLOO, DistributionMatching
-from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, round_trip_prompts
+from agents import DPO, GRPO, PPO, REINFORCE, RLOO, DistributionMatching
+from agents.offline import OfflineAlgorithm
+from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, random_pairs, round_trip_prompts
 from scripts.benchmarks.timing import Timing, peak_rss_mib
 from textgym.language_models import load_tokenizer
 from textgym.sb3.collection import collect
@@ -24,6 +25,7 @@ AGENTS: dict[str, Any] = {
     "grpo": GRPO,
     "ppo": PPO,
     "distribution-matching": DistributionMatching,
+    "dpo": DPO,
 }
 
 
@@ -72,20 +74,15 @@ class Bench:
         mdp = env.unwrapped.mdp  # type: ignore[attr-defined]
         if lengths == "ragged":
             end_at_random(loaded, mdp.eos_token_ids[0], 3 / new_tokens)
-        self.agent = AGENTS[algorithm](
-            "TokenPolicy",
-            env,
-            loaded,
-            episodes_per_update=rounds * num_envs,
-            learning_rate=1e-6,
-            dtype=dtype,
-            device=device,
-            seed=0,
-            **kwargs,
-        )
+        offline = issubclass(AGENTS[algorithm], OfflineAlgorithm)
+        kwargs |= {"batch_size": num_envs // 2} if offline else {"episodes_per_update": rounds * num_envs}
+        kwargs |= {"learning_rate": 1e-6, "dtype": dtype, "device": device, "seed": 0}
+        self.agent = AGENTS[algorithm]("TokenPolicy", env, loaded, **kwargs)
         self.agent.set_logger(configure(None, []))
         rows = torch.from_numpy(env.reset(seed=0)[0][:, :prompt_tokens])
         self.bare = BareLoops(loaded, mdp, rows.to(self.agent.device), dtype)
+        if offline:
+            self.agent.data = random_pairs(mdp, rows.numpy(), lengths == "ragged")
         self.rounds = rounds
         self.facts = {
             "model": model,

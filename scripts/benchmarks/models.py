@@ -195,12 +195,14 @@ def train(
     """Tokens per second of whole training steps (a rollout, its evaluation and one epoch), and of bare ones.
 
     A bare step is transformers' `generate` and a forward and backward pass on the same number of episodes, plus one
-    forward pass where kl_coef asks for a reference.
+    forward pass where kl_coef asks for a reference. A step of DPO is one on pairs that are there already; the bare one
+    is a forward pass for the reference and a forward and backward pass, on the same texts.
 
     Args:
-        algorithm: `reinforce`, `rloo`, `grpo`, `ppo` or `distribution-matching`, which always keeps a reference.
+        algorithm: `reinforce`, `rloo`, `grpo`, `ppo`, `distribution-matching` or `dpo`; the last two always keep a
+            reference.
         model: as for `rollout`.
-        num_envs: episodes of a step.
+        num_envs: episodes of a step; pairs are half as many.
         lengths: equal or ragged.
         prompt_tokens: of every prompt.
         new_tokens: the length limit.
@@ -214,6 +216,8 @@ def train(
     options: dict[str, Any] = {"kl_coef": kl_coef} | ({"n_epochs": 1, "batch_size": None} if algorithm == "ppo" else {})
     if matching := algorithm == "distribution-matching":
         options = {"target": {"name": "rlhf", "beta": 10.0}, "proposal": proposal, "initial_episodes": num_envs}
+    if pairs := algorithm == "dpo":
+        options = {}
     for kind in lengths:
         bench = Bench(algorithm, model, num_envs, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, **options)
         agent = bench.agent
@@ -227,15 +231,16 @@ def train(
         runs: dict[str, Callable[[], int]] = {"textgym": ours}
         if bare:
             optimizer = torch.optim.Adam(bench.bare.model.parameters(), lr=1e-6)
-            episodes = agent.sample_episodes(num_envs)
+            sampled = None if pairs else agent.sample_episodes(num_envs)
 
-            def plain(bench: Any = bench, episodes: Any = episodes, optimizer: Any = optimizer) -> int:
-                generated = bench.bare.generate(1)
-                bench.bare.train(episodes.rows, optimizer, passes=1 + bool(kl_coef or matching))
-                return synchronized(bench.agent.device, generated)
+            def plain(bench: Any = bench, sampled: Any = sampled, optimizer: Any = optimizer) -> int:
+                generated = 0 if pairs else bench.bare.generate(1)
+                rows = (bench.agent.rollout_buffer.episodes if pairs else sampled).rows
+                trained = bench.bare.train(rows, optimizer, passes=1 + bool(kl_coef or matching or pairs))
+                return synchronized(bench.agent.device, generated or trained)
 
             runs["bare"] = plain
         yield bench.report("train", side_by_side(runs, repeats, warm_up=2)) | {
             "algorithm": algorithm,
-            **({"proposal": proposal} if matching else {"kl_coef": kl_coef}),
+            **({"proposal": proposal} if matching else {} if pairs else {"kl_coef": kl_coef}),
         }

@@ -77,6 +77,7 @@ def test_actions_with_and_without_eos():
         (["rollout", "--num-envs", "4", "--new-tokens", "8", "--rounds", "2"], {"generate", "bare_loop"}),
         (["update", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
         (["train", "--algorithm", "ppo", "--kl-coef", "0.1", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
+        (["train", "--algorithm", "dpo", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
