@@ -1,6 +1,7 @@
 """What the scripts share: an error is a line or two, its traceback is shown on request, JSON names its option."""
 
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -148,23 +149,31 @@ def test_what_is_no_json_is_a_name():
     assert env_arguments("{}", scorer=' {"name": "length"}') == {"scorer": {"name": "length"}}
 
 
-@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
         ("sample", ["--env-id", "TextGn-v0"], "TextGn"),
         ("evaluate", ["--model", "/no/such/folder"], "no directory '/no/such/folder'"),
         ("compare", ["rlo"], "unknown agent 'rlo'"),
-        ("train", ["grpo", "--scorer", "{bad"], "--scorer is not JSON"),
         ("benchmark", ["env", "--env-kwargs", "{"], "--env-kwargs is not JSON"),
     ],
 )
-def test_every_script_ends_in_a_line_or_two(script, arguments, message, tmp_path):
-    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
+def test_every_script_ends_in_a_line_or_two(script, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPTS / f"{script}.py"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    said = str(ended.value.code)
+    assert capsys.readouterr().out == "" and len(said.splitlines()) <= 2
+    assert said.startswith(f"{script}.py: ") and message in said
+
+
+@pytest.mark.subprocess
+def test_a_process_ends_with_status_1_and_a_line_or_two(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "train.py"), "grpo", "--scorer", "{bad"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"{script}.py: ") and message in done.stderr
-    assert len(done.stderr.splitlines()) <= 2
+    assert done.stderr.startswith("train.py: --scorer is not JSON") and len(done.stderr.splitlines()) <= 2
 
 
 def test_every_script_is_run_by_the_same_helper():

@@ -26,13 +26,13 @@ def row(out, name):
     return [float(x) for x in re.findall(r"[+-]?\d+\.\d+", line)]
 
 
-def test_a_short_demo_improves_and_shows_everything(tmp_path):
-    """Under a third of the demo: reward up by more than four standard errors (0.04 each before and after)."""
-    out = run(tmp_path, "--total-timesteps", "30000", "--threads", "1")
-    before, _, after, _ = row(out, "reward")
-    assert before < 0.25 and after > before + 0.15
+def test_a_short_demo_shows_everything(tmp_path):
+    """A twentieth of the demo; that it improves is for the slow test."""
+    out = run(tmp_path, "--total-timesteps", "5000", "--threads", "1")
+    before, _, _, _ = row(out, "reward")
+    assert before < 0.25
     assert len(re.findall(r"^[+-]\d\.\d{3} \[", out, re.M)) == 12  # six samples before, six after
-    assert REINFORCE.load(tmp_path / "demo" / "checkpoint", device="cpu").num_timesteps >= 30_000
+    assert REINFORCE.load(tmp_path / "demo" / "checkpoint", device="cpu").num_timesteps >= 5_000
 
 
 @pytest.mark.slow
