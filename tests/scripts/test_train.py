@@ -15,8 +15,10 @@ import tyro
 
 import agents
 from agents import REINFORCE
+from scripts.command_line import run_script
 from scripts.train import command_line, train
 from tests.conftest import small_llama
+from tests.helpers.scripts import error_of
 from textgym.tokenizers import character_tokenizer
 from textgym.training.run import open_run
 
@@ -36,18 +38,23 @@ def command(model, *extra):
     return [sys.executable, str(SCRIPT), *base, "--threads", "1", "--learning-rate", "1e-3", *extra]
 
 
-def run(model, cwd, *extra, expect=0):
-    done = subprocess.run(command(model, *extra), cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout
+def run(model, *extra):
+    """Run the script's command line in this process; another one takes seconds to start."""
+    run_script(train, command_line(), given=command(model, *extra)[2:])
 
 
-def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path):
+def error(model, *extra):
+    """What it says on its way out."""
+    return error_of(train, command_line(), *command(model, *extra)[2:])
+
+
+def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_rewards.py").write_text(
         "def brevity(completions, **kwargs):\n    return [1 - len(c) / 8 for c in completions]\n"
     )
     options = ["--scorer", "my_rewards:brevity", "--out", "run", "--samples-every", "2", "--checkpoint-every", "300"]
-    out = run(model, tmp_path, *options, "--total-timesteps", "1500")
+    first = command(model, *options, "--total-timesteps", "1500")
+    out = subprocess.run(first, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True).stdout
     folder = tmp_path / "run"
     rows = list(csv.DictReader((folder / "progress.csv").open()))
     assert "REINFORCE on TextGenChars-v0" in out and out.count("+0.") > 3 and len(rows) > 5
@@ -59,20 +66,20 @@ def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path):
     assert f"checkpoint in run/checkpoint has {saved['num_timesteps']} tokens" in out
     assert len(list((folder / "checkpoints").iterdir())) == 2  # the last ones
 
+    monkeypatch.chdir(tmp_path)
     before = (folder / "progress.csv").read_text()
-    done = subprocess.run(command(model, *options), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "'run' holds a run; choose another --out, or go on with it (train.py --resume)" in done.stderr
-    out = run(model, tmp_path, *options, "--total-timesteps", "1500", "--resume")
-    assert f"has {saved['num_timesteps']} tokens; a larger --total-timesteps goes on" in out
+    assert error(model, *options) == "'run' holds a run; choose another --out, or go on with it (train.py --resume)"
+    run(model, *options, "--total-timesteps", "1500", "--resume")
+    assert f"has {saved['num_timesteps']} tokens; a larger --total-timesteps goes on" in capsys.readouterr().out
     assert (folder / "progress.csv").read_text() == before
-    run(model, tmp_path, *options, "--total-timesteps", "2500", "--resume")
+    run(model, *options, "--total-timesteps", "2500", "--resume")
     again = json.loads((folder / "checkpoint" / "algorithm.json").read_text())
     assert 2500 <= again["num_timesteps"] < 2700 and again["n_updates"] > saved["n_updates"]
     assert (folder / "progress.csv").read_text().startswith(before)
 
 
-def test_a_scorer_that_fails_leaves_all_that_was_trained_and_says_how_to_go_on(model, tmp_path):
+def test_a_scorer_that_fails_leaves_all_that_was_trained_and_says_how_to_go_on(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "judge.py").write_text(
         "from pathlib import Path\n"
         "calls = []\n"
@@ -83,14 +90,14 @@ def test_a_scorer_that_fails_leaves_all_that_was_trained_and_says_how_to_go_on(m
         "    return [len(text) / 8 for text in completions]\n"
     )
     options = ["--scorer", "judge:judge", "--total-timesteps", "1500", "--samples-every", "0"]
-    done = subprocess.run(command(model, *options, "--out", "run"), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "timed out" in done.stderr and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].endswith("tokens; go on with --resume"), done.stderr
+    said = error(model, *options, "--out", "run")
+    assert "timed out" in said and said.splitlines()[-1].endswith("tokens; go on with --resume"), said
     rows = list(csv.DictReader((tmp_path / "run" / "progress.csv").open()))
     assert saved_in(tmp_path / "run")["n_updates"] == len(rows) == 6  # of 16 texts each; the seventh is incomplete
     (tmp_path / "up").touch()
-    run(model, tmp_path, *options, "--out", "run", "--resume")
-    run(model, tmp_path, *options, "--out", "whole")
+    run(model, *options, "--out", "run", "--resume")
+    sys.modules["judge"].calls.clear()
+    run(model, *options, "--out", "whole")
     for file in ("model.safetensors", "training.safetensors", "algorithm.json"):
         first, second = ((tmp_path / name / "checkpoint" / file).read_bytes() for name in ("run", "whole"))
         assert first == second, file
@@ -116,9 +123,9 @@ def test_a_signal_leaves_a_loadable_checkpoint(model, tmp_path, number):
     assert REINFORCE.load(tmp_path / "run" / "checkpoint", device="cpu").num_timesteps > 0
 
 
-def test_a_wrong_scorer_name_is_one_clear_error(model, tmp_path):
-    done = subprocess.run(command(model, "--scorer", "sentimant"), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode != 0 and "did you mean 'sentiment'" in done.stderr
+def test_a_wrong_scorer_name_is_one_clear_error(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean 'sentiment'" in error(model, "--scorer", "sentimant")
 
 
 def parse(agent, model, *extra):
@@ -237,7 +244,7 @@ def test_without_a_kl_penalty_the_reward_alone_is_shown(model, tmp_path, capsys)
     assert "rollout/reward" in row and "rollout/kl_to_reference" not in row
 
 
-def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(model, tmp_path):
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(model, tmp_path, monkeypatch):
     options = ["--total-timesteps", "300", "--samples-every", "0"]
     path, handler = tmp_path / "run", signal.getsignal(signal.SIGTERM)
     with pytest.raises(FloatingPointError, match=r"the .*, at timestep \d+, update 1") as caught:
@@ -249,13 +256,10 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(model, tmp_path):
     train(parse("reinforce", model, *options, "--out", str(path), "--resume"))
     saved = {file: file.read_bytes() for file in (path / "checkpoint").iterdir() if file.is_file()}
     options[1] = "900"
-    diverging = command(model, *options, "--out", "run", "--resume", "--learning-rate", "1e30")
-    done = subprocess.run(diverging, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    error, note = done.stderr.splitlines()
-    assert error.startswith("train.py: the ") and re.fullmatch(
-        r"the checkpoint in run/checkpoint has \d+ tokens; go on with --resume", note
-    )
+    monkeypatch.chdir(tmp_path)
+    said, note = error(model, *options, "--out", "run", "--resume", "--learning-rate", "1e30").splitlines()
+    assert said.startswith("the ")
+    assert re.fullmatch(r"the checkpoint in run/checkpoint has \d+ tokens; go on with --resume", note)
     assert saved == {file: file.read_bytes() for file in (path / "checkpoint").iterdir() if file.is_file()}
 
 
