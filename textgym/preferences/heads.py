@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from textgym.embedded import EMBEDDED
 from textgym.importing import require
-from textgym.language_models.loader import BUILT_IN, load_tokenizer, pretrained_arguments, resolve
+from textgym.language_models.loader import load_tokenizer, pretrained_arguments, resolve
+from textgym.language_models.packaged import PACKAGED
 from textgym.scorers.classifiers import load_whole
-from textgym.scorers.sentence_models import MINILM, minilm_path
 
 
 def load_with_head(model: Any) -> Any:
@@ -27,15 +28,15 @@ def load_with_head(model: Any) -> Any:
     if isinstance(model, torch.nn.Module):
         _check_outputs(type(model).__name__, getattr(model, "config", None), f"the loaded {type(model).__name__}")
         return model
-    transformers, source = require("transformers", "agents"), resolve(_place(model))
+    transformers, source = require("transformers", "agents"), resolve(model)
     config = transformers.AutoConfig.from_pretrained(source, **pretrained_arguments(source))
     for architecture in config.architectures or ():
         if architecture.endswith("ForSequenceClassification"):
             _check_outputs(architecture, config, f"the {architecture} {str(model)!r}")
-    loaded = load_whole(source, torch.float32, _is_head, num_labels=1)
+    loaded = load_whole(model, torch.float32, _is_head, num_labels=1)
     for parameter in loaded.parameters():  # out of the mapped file, where it is not aligned: slower, other last bits
         parameter.data = parameter.data.clone()
-    if model in BUILT_IN:  # what saved adapters name as their model
+    if model in (*EMBEDDED, *PACKAGED):  # what saved adapters name as their model
         loaded.name_or_path = loaded.config.name_or_path = str(model)
     return loaded
 
@@ -55,7 +56,7 @@ def load_padded_tokenizer(model: Any, tokenizer: Any, loaded: Any) -> Any:
     if isinstance(model, torch.nn.Module) and tokenizer is None:
         raise ValueError("a loaded model needs its tokenizer too; pass tokenizer=...")
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = load_tokenizer(_place(model if tokenizer is None else tokenizer))
+        tokenizer = load_tokenizer(model if tokenizer is None else tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has neither a padding nor an end token; set tokenizer.pad_token")
@@ -95,11 +96,6 @@ def add_head_adapters(model: Any, lora: Any) -> Any:
         return peft.get_peft_model(model, peft.LoraConfig(**{"target_modules": "all-linear"} | lora | fixed))
     except (TypeError, ValueError) as error:
         raise ValueError(f"lora={lora}: {error}") from error
-
-
-def _place(model: Any) -> Any:
-    """Where a name leads; any other model itself."""
-    return minilm_path() if model == MINILM else model
 
 
 def _is_head(name: str, model: Any) -> bool:

