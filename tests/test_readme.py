@@ -10,14 +10,20 @@ README = page("README.md")
 PYTHON, BASH = blocks(README), blocks(README, "bash")
 
 
-def test_there_are_five_snippets():
-    assert len(PYTHON) == 4 and len(BASH) == 1
+def test_there_are_six_snippets():
+    assert len(PYTHON) == 5 and len(BASH) == 1
 
 
 @pytest.mark.parametrize(
     ("index", "expected"),
-    [(0, r"\(reward [+-]\d"), (1, r"[+-]\d\.\d\d .*\w+"), (2, r"target: 0\.0[0-4]"), (3, r"\d+\.\d tokens")],
-    ids=["first", "agent", "exact", "reward"],
+    [
+        (0, r"\(reward [+-]\d"),
+        (1, r"[+-]\d\.\d\d .*\w+"),
+        (2, r"target: 0\.0[0-4]"),
+        (3, r"\d+\.\d tokens"),
+        (4, r"accuracy"),
+    ],
+    ids=["first", "agent", "exact", "reward", "preferences"],
 )
 def test_python_snippets(index, expected, tmp_path):
     assert re.search(expected, run_python(["-c", PYTHON[index]], tmp_path))
