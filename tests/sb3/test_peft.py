@@ -1,12 +1,13 @@
 """Every kind of adapters: without them the model is the reference, they alone change, checkpoints bring them back."""
 
+import copy
 import json
 from functools import partial
 
 import gymnasium as gym
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from stable_baselines3 import PPO as StockPPO
 from transformers import AutoModelForCausalLM
 
@@ -275,18 +276,30 @@ def test_what_load_model_makes_of_a_checkpoint_is_the_trained_policy(lora, tmp_p
 
 
 @pytest.mark.parametrize("wrap", [lambda model, _: model, save_and_name], ids=["a PeftModel", "a folder of peft's"])
-def test_adapters_that_were_trained_before_are_trained_further(wrap, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=2, lora_dropout=0.1, use_dora=True),
+        PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+        PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_adapters_that_were_trained_before_are_trained_further(config, wrap, tmp_path):
     """The reference is then the model as it was given; a checkpoint holds all of it."""
-    peft_model = get_peft_model(small_llama(), LoraConfig(r=2, lora_dropout=0.1, use_dora=True))
+    peft_model = get_peft_model(small_llama(), copy.deepcopy(config))
     with torch.no_grad():
         for p in peft_model.parameters():
             p.add_(0.1 * torch.randn_like(p) * p.requires_grad)
     ids = torch.tensor([[0, 3, 4, 1, 2]])
     with torch.no_grad():
-        given = peft_model.eval()(ids).logits
+        given = peft_model.eval()(ids).logits[:, -5:]  # of prompt tuning, peft has some of virtual tokens before
     made = agent(wrap(peft_model, tmp_path), lora=False, kl_coef=0.1)
+    adapters, base = split(made)
     made.learn(60)
     made.save(tmp_path / "m")
+    later, base_later = split(made)
+    assert adapters and same(base, base_later) and any((adapters[name] != later[name]).any() for name in adapters)
     loaded = REINFORCE.load(tmp_path / "m", SMALL_ENV(), device="cpu")
     with torch.no_grad():
         torch.testing.assert_close(made.reference.model(ids).logits, given, atol=1e-6, rtol=0)

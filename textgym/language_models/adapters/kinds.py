@@ -208,6 +208,8 @@ def check_read(config: Any, source: Any) -> None:
     for setting in ("alora_invocation_tokens", "arrow_config", "megatron_config"):  # peft imports a module for the last
         if getattr(config, setting, None):
             name = f"{name} with {setting}"
+    if config.is_prompt_learning and config.task_type != "CAUSAL_LM":  # peft's forward pass depends on it
+        name = f"{name} without task_type='CAUSAL_LM'"
     if name not in READ:
         raise ValueError(f"{str(source)!r} holds adapters of the kind {name}; accepted: {', '.join(READ)}")
 

@@ -104,7 +104,7 @@ def install(
     prompt_embeddings: nn.Parameter | None = None,
     expected: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> None:
-    """Make virtual tokens a part of a model, as if transformers had loaded them.
+    """Freeze a model and make virtual tokens a part of it, as if transformers had loaded them.
 
     Args:
         model: without adapters.
@@ -130,6 +130,7 @@ def install(
         if hook is not None:
             hook.remove()
         raise ValueError(" ".join(str(error).split())) from error
+    model.requires_grad_(False)  # as injected adapters do
     model.base_model.add_module("virtual_tokens", tokens)
     model.peft_config, model._hf_peft_config_loaded = {ADAPTERS: config}, True
 
