@@ -19,9 +19,10 @@ import torch
 
 from agents.offline import Candidates, OfflineAlgorithm
 from textgym.arguments import Named, Positive
+from textgym.preferences.losses import info_nce_loss
 from textgym.sb3 import TokenPolicy
 from textgym.training import Episodes, TokenTerms
-from textgym.training.preference_losses import contrastive_loss, pair_statistics, ranked_pairs
+from textgym.training.preference_losses import pair_statistics, ranked_pairs
 
 
 class ContrastiveLM(OfflineAlgorithm):
@@ -90,7 +91,9 @@ class ContrastiveLM(OfflineAlgorithm):
     def loss(self, scale: float, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T): all tokens of a chosen text have `scale` times the loss of its group."""
         scores, chosen = self.scores(episodes, terms.log_probs), episodes.rewards.sum(-1) > 0  # (B,)
-        losses = contrastive_loss(scores, episodes.prompt_ids, chosen)
+        groups = episodes.prompt_ids
+        rivals = (groups[chosen][:, None] == groups) & ~chosen  # (G, B)
+        losses = info_nce_loss(scores[chosen], scores.expand_as(rivals), rivals)  # (G,)
         return torch.zeros_like(scores).masked_scatter(chosen, scale * losses)[:, None].expand_as(terms.log_probs), {}
 
     def step(self, episodes: Episodes) -> None:

@@ -80,21 +80,6 @@ def ranked_pairs(groups: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return ((groups[:, None] == groups) & (values[:, None] > values)).nonzero()
 
 
-def contrastive_loss(scores: torch.Tensor, groups: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """-log(exp s(x+) / sum of exp s(x) over the candidates x) of each group's positive x+ (InfoNCE; van den Oord 2018).
-
-    Args:
-        scores: s of all candidates, (B,).
-        groups: (B,) int64, whose candidates they are.
-        positive: (B,) bool, True once in every group.
-
-    Returns:
-        (number of groups,), in the order of the positives.
-    """
-    same = groups[positive][:, None] == groups  # (G, B)
-    return scores.expand_as(same).masked_fill(~same, -torch.inf).logsumexp(-1) - scores[positive]
-
-
 def pair_statistics(pairs: torch.Tensor, rewards: torch.Tensor, log_probs: torch.Tensor) -> dict[str, float]:
     """Means over pairs, by the names of TRL's `DPOTrainer`.
 
