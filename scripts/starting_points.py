@@ -13,7 +13,7 @@ import gymnasium as gym
 import torch
 
 from scripts.command_line import run_script, versions
-from scripts.gallery import GROUP, STARTING_POINTS
+from scripts.gallery import GROUP, read_measured, write_measured
 from textgym.arguments import Range, Seed
 from textgym.evaluation import ModelPolicy
 from textgym.importing import did_you_mean
@@ -77,18 +77,13 @@ def main(args: Args) -> None:
     if args.episodes % GROUP:
         raise ValueError(f"--episodes {args.episodes} is no multiple of {GROUP}")
     torch.set_num_threads(1)
-    known = json.loads(STARTING_POINTS.read_text(encoding="utf-8"))["ids"] if STARTING_POINTS.is_file() else {}
+    known = read_measured()["ids"]
     for env_id in args.ids or TASKS:
         if (found := measure(env_id, args.episodes, args.seed)) is None:
             continue
         known[env_id] = found
         print(env_id, json.dumps(found), flush=True)
-        kept = {
-            "command": "python scripts/starting_points.py",
-            "versions": versions(),
-            "ids": dict(sorted(known.items())),
-        }
-        STARTING_POINTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        write_measured(ids=known, versions=versions())
 
 
 if __name__ == "__main__":
