@@ -101,7 +101,7 @@ def test_the_adapters_alone_change(kind, algorithm, dtype, make):
 
 
 @every_kind
-@pytest.mark.parametrize("make", [small_llama, small_gpt2])
+@pytest.mark.parametrize("make", [small_llama, pytest.param(small_gpt2, marks=pytest.mark.slow)])
 def test_the_reference_is_the_model_without_them_and_sampling_is_training(kind, make):
     made, untrained = of_kind(kind, make()), make()
     assert made.reference.model is None
@@ -122,7 +122,7 @@ def test_the_reference_is_the_model_without_them_and_sampling_is_training(kind, 
 
 
 @every_kind
-@pytest.mark.parametrize("algorithm", [REINFORCE, PPO])
+@pytest.mark.parametrize("algorithm", [REINFORCE, pytest.param(PPO, marks=pytest.mark.slow)])
 def test_every_kind_is_saved_loaded_and_goes_on(kind, algorithm, tmp_path):
     """In the middle of AdaLoRA's schedule, too; a loaded agent goes on bit for bit."""
     options = (
@@ -152,7 +152,7 @@ def share_of_a(completions):
     return [text.count("a") / 6 for text in completions]
 
 
-@every_kind
+@pytest.mark.parametrize("kind", [pytest.param("LORA", marks=pytest.mark.slow), *list(KINDS)[1:]])
 def test_it_learns(kind):
     env = vector_env(32, autoreset_mode="Disabled", num_generations=4, scorer=share_of_a)
     config = KINDS[kind] | ({"total_step": 20} if kind == "ADALORA" else {})
