@@ -210,7 +210,7 @@ SHARED = {
 def test_every_hyperparameter_survives(tmp_path, cls, own):
     given = SHARED | own
     arguments = {n for c in cls.__mro__ if c.__module__.startswith(("agents.", "textgym.")) for n in arguments_of(c)}
-    elsewhere = {"reference", "lora", "dtype", "policy_kwargs", "n_envs", "num_generations", "baseline"}
+    elsewhere = {"reference", "lora", "peft", "dtype", "policy_kwargs", "n_envs", "num_generations", "baseline"}
     runtime = {"device", "verbose", "stats_window_size", "tensorboard_log", "_init_setup_model"}
     assert arguments - elsewhere - runtime == set(given)  # none is forgotten here
     agent(cls, **given).save(tmp_path / "m")
