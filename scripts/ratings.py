@@ -13,19 +13,18 @@ The table says how well people agree, and how well VADER, the scorer `sentiment`
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from scripts.command_line import console, run_script
-from scripts.preferences.human_ratings import FILES, download, ratings_of
+from scripts.preferences.human_ratings import FILES, download, ratings_of, write_files
 from textgym.arguments import Count, Probability, Seed
-from textgym.preferences import Preference, Rating
+from textgym.preferences import Rating
 from textgym.preferences.agreement import concordance, krippendorff_alpha
-from textgym.preferences.pairs import make_pairs, rater_halves, split_of
-from textgym.text_files import write_json_lines
+from textgym.preferences.pairs import rater_halves
 
 
 @dataclass
@@ -43,23 +42,6 @@ class Args:
     this chance."""
     seed: Seed = 0
     """Which pairs."""
-
-
-def write(ratings: list[Rating], folder: Path, args: Args) -> None:
-    """The files of one kind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    train, test = split_of(ratings, "train"), split_of(ratings, "test")
-    for name, part in (("train", train), ("test", test)):
-        for suffix, rated in zip(("", "-half-1", "-half-2"), (part, *rater_halves(part)), strict=True):
-            write_json_lines(folder / f"{name}{suffix}.jsonl", map(columns, rated))
-    pairs = make_pairs(train, args.train_pairs, agreement=args.agreement, seed=args.seed)
-    write_json_lines(folder / "train-pairs.jsonl", map(columns, pairs))
-    write_json_lines(folder / "test-pairs.jsonl", map(columns, make_pairs(test, args.test_pairs, seed=args.seed)))
-
-
-def columns(row: Rating | Preference) -> dict[str, object]:
-    """The columns of a text without a prompt."""
-    return {name: value for name, value in asdict(row).items() if name != "prompt" and value is not None}
 
 
 def agreements(ratings: list[Rating]) -> list[str]:
@@ -86,7 +68,7 @@ def main(args: Args) -> None:
         table.add_column(heading, justify="left" if heading == "sentences" else "right")
     for kind in FILES:
         ratings = ratings_of(kind, tables)
-        write(ratings, args.out / kind, args)
+        write_files(ratings, args.out / kind, args.train_pairs, args.test_pairs, args.agreement, args.seed)
         table.add_row(kind, *agreements(ratings))
     console.print(table)
     console.print(f"written: {args.out}", soft_wrap=True)

@@ -44,22 +44,23 @@ def readable(entry: str) -> str:
     return re.sub(r"([:,])(?! )", r"\1 ", entry)
 
 
-def curve(logs: Sequence[Path], most: int = 20) -> np.ndarray:
-    """KL and reward of training rollouts, means over equal spans of tokens and over seeds.
+def curve(logs: Sequence[Path], most: int = 20, measures: Sequence[str] = ("kl_to_reference", "reward")) -> np.ndarray:
+    """Measures of training rollouts, means over equal spans of tokens and over seeds.
 
     Args:
         logs: the progress.csv of each seed.
         most: spans at most; fewer where the shortest log has fewer rollouts.
+        measures: what is logged of rollouts.
 
     Returns:
-        (spans, 2); spans without a rollout are left out.
+        (spans, measures); spans without a rollout are left out.
     """
-    columns = "time/total_timesteps", "rollout/kl_to_reference", "rollout/reward"
+    columns = "time/total_timesteps", *(f"rollout/{name}" for name in measures)
     tables = []
     for log in logs:
         with log.open(encoding="utf-8") as file:
             tables.append(np.array([[float(row[name]) for name in columns] for row in csv.DictReader(file)]))
-    spans, rows = min(most, *map(len, tables)), np.concatenate(tables)  # (rollouts, 3)
+    spans, rows = min(most, *map(len, tables)), np.concatenate(tables)  # (rollouts, 1 + measures)
     index = np.ceil(rows[:, 0] / rows[:, 0].max() * spans)
     return np.array([rows[index == i, 1:].mean(0) for i in np.unique(index)])
 

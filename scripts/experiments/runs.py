@@ -23,7 +23,7 @@ from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
 from textgym.arguments import Count
-from textgym.evaluation import evaluate
+from textgym.evaluation import ModelPolicy, evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.training.reference import Reference
@@ -86,10 +86,12 @@ class Args(TrainingArgs):
 
     def evaluate(self, agent: EpisodicAlgorithm, seed: int) -> dict[str, Any]:
         """A `textgym.evaluation.Evaluation`."""
-        # Every prompt drawn by itself, and random numbers that no training begins with.
-        agent.set_env(replace(self.env, num_generations=1).make())
-        agent.set_random_seed(seed + 1_000_000)
-        return evaluate(agent, self.evaluation_episodes).to_json()
+        # Every prompt drawn by itself, which an agent that compares groups would refuse to train on, and random numbers
+        # that no training begins with.
+        env = replace(self.env, num_generations=1).make()
+        policy = ModelPolicy(env, agent.token_model, seed=seed + 1_000_000)
+        policy.reference = agent.reference
+        return evaluate(policy, self.evaluation_episodes).to_json()
 
 
 @dataclass(frozen=True)

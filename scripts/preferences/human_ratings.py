@@ -15,9 +15,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from textgym.preferences import Rating
+from textgym.preferences import Preference, Rating
+from textgym.preferences.pairs import make_pairs, rater_halves, split_of
+from textgym.text_files import write_json_lines
 
 SDIST = "vaderSentiment==3.3.2"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -79,3 +82,39 @@ def ratings_of(kind: str, tables: dict[str, str]) -> list[Rating]:
 
 def _rows(table: str) -> list[list[str]]:
     return [line.split("\t") for line in table.split("\n") if line.strip()]
+
+
+def write_files(
+    ratings: list[Rating],
+    folder: Path,
+    train_pairs: int = 20_000,
+    test_pairs: int = 2_000,
+    agreement: float = 0.7,
+    seed: int = 0,
+) -> None:
+    """Write what `scripts/ratings.py` makes of one kind of sentences, each file whole or not at all.
+
+    Args:
+        ratings: of the sentences.
+        folder: gets the files.
+        train_pairs: how many pairs for training.
+        test_pairs: how many of held-out texts.
+        agreement: of raters, on pairs for training.
+        seed: which pairs.
+
+    Raises:
+        ValueError: there are not so many pairs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = split_of(ratings, "train"), split_of(ratings, "test")
+    for name, part in (("train", train), ("test", test)):
+        for suffix, rated in zip(("", "-half-1", "-half-2"), (part, *rater_halves(part)), strict=True):
+            write_json_lines(folder / f"{name}{suffix}.jsonl", map(columns, rated))
+    agreed = make_pairs(train, train_pairs, agreement=agreement, seed=seed)
+    write_json_lines(folder / "train-pairs.jsonl", map(columns, agreed))
+    write_json_lines(folder / "test-pairs.jsonl", map(columns, make_pairs(test, test_pairs, seed=seed)))
+
+
+def columns(row: Rating | Preference) -> dict[str, object]:
+    """The columns of a text without a prompt."""
+    return {name: value for name, value in asdict(row).items() if name != "prompt" and value is not None}

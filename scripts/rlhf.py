@@ -1,0 +1,38 @@
+"""Reinforcement learning from human feedback, end to end: `python scripts/rlhf.py --seeds 3 --out runs/rlhf`.
+
+Ratings by people (`scripts/ratings.py`) become two reward models, one from each half of the raters. Every entry, an
+agent of `scripts/train.py` with its own arguments after a colon, is paid by the first one. The second one, the held-out
+one, and VADER score the same texts, unpaid. The table and the figure show both over the KL to the untrained model, and
+where the held-out reward turns: beyond it the agent exploits the proxy. They go to `out`/rlhf.json, .md and .png.
+
+Repeat the command to go on after an interruption, or with more seeds: finished parts are not repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from scripts.command_line import console, run_script
+from scripts.experiments.rlhf import COLUMNS, Args, Report, value_of, with_reward
+from scripts.experiments.runs import run_all
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """What is told of a run."""
+    measures = ", ".join(f"{heading} {value_of(record, name):.2f}" for name, heading in COLUMNS.items())
+    return f"{measures}; {record['training_cpu_seconds']:.0f} s of training"
+
+
+def main(args: Args) -> Report:
+    """Run what is not there yet, then print and write the report."""
+    paid = with_reward(args)
+    report = Report(run_all(paid, in_words), paid)
+    Console(width=max(console.width, 120)).print(report.table())
+    console.print(report.write(), soft_wrap=True)
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, Args, __doc__)
