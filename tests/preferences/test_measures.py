@@ -68,14 +68,22 @@ def test_ratings_are_compared_with_rewards_or_in_pairs():
     data = rated([Rating("a", 1.0), Rating("b", 3.0), Rating("b", 1.0), Rating("c", 2.0)])
     assert data.items == [("", "a"), ("", "b"), ("", "c")] and data.ratings.tolist() == [1, 2, 2]
     better, worse = data.pairs
-    assert better.tolist() == [1, 2] and worse.tolist() == [0, 0]
+    assert sorted(better) == [1, 2] and worse.tolist() == [0, 0]
     found = evaluated(np.array([0.0, 1.0, -1.0]), data, None, True)
     assert (found.accuracy.mean, found.num_pairs, found.num_texts, found.mean_reward) == (0.5, 2, 3, 0.0)
     assert found.reliability.observed.tolist() == [2, 1, 2] and found.reliability.predicted.tolist() == [-1, 0, 1]
     assert evaluated(np.zeros(3), data, None, False).reliability is None
     elsewhere = rated([Rating("a", 1.0), Rating("b", 3.0), Rating("c", 2.0, "p"), Rating("d", 0.0, "p")])
-    assert [index.tolist() for index in elsewhere.pairs] == [[1, 2], [0, 3]]  # of one prompt
+    assert sorted(zip(*elsewhere.pairs, strict=True)) == [(1, 0), (2, 3)]  # of one prompt
     assert "accuracy 0.500" in found.text() and "expected calibration error 1.667" in found.text()
+
+
+def test_many_ratings_are_paired_in_part(monkeypatch):
+    monkeypatch.setattr("textgym.preferences.comparisons.MOST_PAIRED", 10)
+    values = np.random.default_rng(0).permutation(50) / 10
+    found = evaluated(values, rated([Rating(str(i), value) for i, value in enumerate(values)]), None, True)
+    assert (found.num_pairs, found.num_texts, found.accuracy.mean) == (45, 10, 1.0)
+    assert found.reliability.counts.sum() == 50
 
 
 def test_no_pair_is_an_error():

@@ -16,6 +16,8 @@ from textgym.preferences.data import Preference, Rating, read_preferences, read_
 
 Item = tuple[str, str]
 """A prompt, and what follows it; together they are one text."""
+MOST_PAIRED = 3000
+"""How many rated texts are paired with each other: four and a half million pairs."""
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
@@ -50,14 +52,16 @@ class Comparisons:
     def pairs(self) -> tuple[IntArray, IntArray]:
         """Items of which one was preferred to the other, (M,) and (M,), the better ones first.
 
-        Of ratings these are all pairs of items with one prompt and different ratings.
+        Of ratings these are all pairs of items with one prompt and different ratings; of more than `MOST_PAIRED` items,
+        those of as many that are drawn at random, always the same.
         """
         if not len(self.ratings):
             better = np.repeat(self.candidates[:, :1], self.candidates.shape[1] - 1, 1)
             valid = (self.candidates[:, 1:] >= 0) & ~self.ties[:, None]
             return better[valid], self.candidates[:, 1:][valid]
         prompts = np.unique([prompt for prompt, _ in self.items], return_inverse=True)[1][self.candidates[:, 0]]  # (E,)
-        first, second = np.triu_indices(len(self), 1)
+        drawn = np.random.default_rng(0).permutation(len(self))[:MOST_PAIRED]
+        first, second = (drawn[index] for index in np.triu_indices(len(drawn), 1))
         ahead = (self.ratings[first] - self.ratings[second]) * (prompts[first] == prompts[second])
         better, worse = np.where(ahead > 0, first, second), np.where(ahead > 0, second, first)
         return self.candidates[better[ahead != 0], 0], self.candidates[worse[ahead != 0], 0]

@@ -127,4 +127,5 @@ def evaluated(scores: FloatArray, data: Comparisons, temperature: float | None, 
         # sigmoid of |difference|: the probability of what is predicted, and whether it came so
         gaps = scores[better] - scores[worse]  # (M,)
         table = reliability(1 / (1 + np.exp(-abs(gaps) / temperature)), (np.sign(gaps) + 1) / 2)
-    return RewardEvaluation(accuracy, len(better), len(data.items), float(scores.mean()), table)
+    num_texts = len(np.unique(np.concatenate([better, worse])))
+    return RewardEvaluation(accuracy, len(better), num_texts, float(scores.mean()), table)
