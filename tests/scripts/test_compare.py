@@ -27,7 +27,6 @@ from tests.conftest import small_llama
 from tests.helpers.docs import blocks, page
 from textgym.sb3 import callbacks
 from textgym.sb3.callbacks import ShowProgress
-from textgym.sb3.checkpoints import num_generations
 from textgym.tokenizers import character_tokenizer
 
 ENTRIES = ("rloo:learning_rate=1e-2", "rloo:learning_rate=1e-2,kl_coef=0")
@@ -215,7 +214,11 @@ def test_a_training_that_diverges_is_named(model, tmp_path):
 
 def test_without_a_model_the_env_brings_its_own(tmp_path, monkeypatch):
     groups, evaluate = [], runs.evaluate
-    spy = lambda agent, episodes: groups.append(num_generations(agent.env)) or evaluate(agent, episodes)  # noqa: E731
+
+    def spy(policy, episodes):
+        groups.append(policy.env.unwrapped.num_generations)
+        return evaluate(policy, episodes)
+
     monkeypatch.setattr(runs, "evaluate", spy)
     env = EnvArgs("TextGenToy-v0", n_envs=16)
     main(arguments(None, tmp_path, env=env, agents=("reinforce:kl_coef=0",), seeds=1, total_timesteps=100))
