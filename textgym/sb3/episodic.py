@@ -165,7 +165,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
             device=device,
             **WITHOUT_A_SAY,
         )
-        self.episodes_per_update = episodes_per_update or 0  # as many as there are envs, once these are known
+        self.episodes_per_update = episodes_per_update or (0 if env is None else self.n_envs)  # 0: not known yet
         self.micro_batch_size = micro_batch_size
         named = policy_kwargs.get("model") if isinstance(policy_kwargs.get("model"), str) else None
         self.reference_source = named if reference is None else reference
