@@ -8,15 +8,16 @@ import pytest
 from agents import GRPO
 from textgym.evaluation import ModelPolicy, evaluate
 
-EPISODES = 1024
+EPISODES = 2048
 ANSWERS = {"n": 256, "k": 8, "learning_rate": 2e-4, "kl_coef": 0.0}
 TRAININGS = {
     "TextGen-v0": {"n": 32, "k": 4, "learning_rate": 1e-3, "tokens": 8_000},
     "TextGenArithmetic-v0": ANSWERS | {"tokens": 20_000},
     "TextGenCountdown-v0": ANSWERS | {"tokens": 60_000},
     "TextGenNumerals-v0": ANSWERS | {"tokens": 20_000},
+    "TextGenSummary-v0": ANSWERS | {"tokens": 200_000},
 }
-"""Rows, completions of a prompt, arguments of the agent and tokens, by id: up to a minute of one core."""
+"""Rows, completions of a prompt, arguments of the agent and tokens, by id: up to a minute of one core, for summaries two."""
 
 
 @pytest.mark.slow
