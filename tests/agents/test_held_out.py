@@ -17,7 +17,7 @@ TRAININGS = {
     "TextGenNumerals-v0": ANSWERS | {"tokens": 20_000},
     "TextGenSummary-v0": ANSWERS | {"tokens": 200_000},
 }
-"""Rows, completions of a prompt, arguments of the agent and tokens, by id: a minute of one core each, two for summaries."""
+"""Rows, completions of a prompt, arguments of the agent and tokens, by id: a minute of one core, for summaries two."""
 
 
 @pytest.mark.slow
