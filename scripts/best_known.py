@@ -66,6 +66,7 @@ class Args(TrainingArgs):
             ("--num-generations", self.env.num_generations, 8),
             ("--total-timesteps", self.total_timesteps, 80_000),
             ("--seeds", self.seeds, 1),
+            ("--evaluation-episodes", self.evaluation_episodes, 1024),
         ):
             words += [name, str(value)] if value != default else []
         return shlex.join(words)

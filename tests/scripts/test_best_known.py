@@ -43,7 +43,8 @@ def test_the_best_is_kept_with_its_command(tmp_path, measured, capsys):
     assert record["arguments"]["env"]["env_kwargs"] == '{"split": "train"}'
     words = shlex.split(found["command"])
     assert words[:4] == ["python", "scripts/best_known.py", "--env-id", "TextGenArithmetic-v0"]
-    assert dict(zip(words[4::2], words[5::2], strict=True)) == {"--n-envs": "64", "--total-timesteps": "500"}
+    options = {"--n-envs": "64", "--total-timesteps": "500", "--evaluation-episodes": "64"}
+    assert dict(zip(words[4::2], words[5::2], strict=True)) == options
     row = gallery.row(TASKS["TextGenArithmetic-v0"], None, found)
     assert f"{found['value']:.3f} ± {found['standard_error']:.3f}, KL" in row and f"`{found['command']}`" in row
 
@@ -68,5 +69,6 @@ def test_an_entry_of_your_own_is_in_the_command(tmp_path):
         "rloo:kl_coef=0"
     )
     assert command == (
-        "python scripts/best_known.py rloo:kl_coef=0 --env-id TextGen-v0 --total-timesteps 500 --seeds 2"
+        "python scripts/best_known.py rloo:kl_coef=0 --env-id TextGen-v0 --total-timesteps 500 --seeds 2 "
+        "--evaluation-episodes 64"
     )

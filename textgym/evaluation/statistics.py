@@ -1,8 +1,8 @@
 """Statistics over seeds: a mean and its interval.
 
-Intervals are Student's t, 95%, over the seeds' means, so they cover what seeds differ in: the training, and the sample
-that is measured. A bootstrap over seeds (Agarwal et al. 2021) assumes less, but is too narrow for a few of them: its
-percentile interval of 3 normal values holds the mean 73 times in 100, Student's 95 times.
+Intervals over seeds are Student's t, 95%, over their means, so they cover what seeds differ in: the training, and the
+sample that is measured. A bootstrap over seeds (Agarwal et al. 2021) assumes less, but is too narrow for a few of them:
+its percentile interval of 3 normal values holds the mean 73 times in 100, Student's 95 times.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ def t_quantile(degrees: int, coverage: float = 0.95) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n seeds, and half the width of its 95% interval; None for one seed, which shows no spread."""
+    """A mean, and half the width of its 95% interval; None where nothing shows its spread, as of one seed."""
 
     mean: float
     half_width: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        """The mean of n values with its interval, mean ± t s / sqrt(n), s being the values' standard deviation."""
+        """The mean of n seeds' values with its interval, mean ± t s / sqrt(n), s being their standard deviation."""
         n = len(values)
         half_width = None if n < 2 else t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
         return cls(float(np.mean(values)), half_width)
+
+    @classmethod
+    def normal(cls, mean: float, standard_error: float) -> Interval:
+        """An estimate from so many cases that its error is normal, mean ± 1.96 standard errors."""
+        return cls(float(mean), 1.96 * float(standard_error))
 
     def text(self, format: str) -> str:
         """The interval as text, such as `+0.713 ± 0.031`; `format` is for each number."""

@@ -11,7 +11,6 @@ from textgym.arguments import check_argument
 from textgym.evaluation.statistics import Interval
 
 Metric = Literal["nominal", "interval"]
-NORMAL_95 = 1.96
 RESAMPLES = 1000
 
 
@@ -73,4 +72,4 @@ def krippendorff_alpha(units: Sequence[Sequence[float]], metric: Metric = "nomin
 
     u = len(paired)
     resampled = alpha(np.random.default_rng(seed).multinomial(u, np.full(u, 1 / u), RESAMPLES))
-    return Interval(float(alpha(np.ones((1, u)))[0]), NORMAL_95 * float(np.nanstd(resampled)))
+    return Interval.normal(alpha(np.ones((1, u)))[0], np.nanstd(resampled))

@@ -14,8 +14,6 @@ from textgym.evaluation.statistics import Interval
 from textgym.mdp import IntArray
 from textgym.preferences.comparisons import Comparisons, FloatArray
 
-NORMAL_95 = 1.96
-
 
 def pair_accuracy(scores: FloatArray, better: IntArray, worse: IntArray) -> Interval:
     """The share of pairs in which the better text has the larger score, with a 95% interval; equal scores are half.
@@ -39,7 +37,7 @@ def pair_accuracy(scores: FloatArray, better: IntArray, worse: IntArray) -> Inte
     sums = sum(np.bincount(index, residuals, len(scores)) for index in (better, worse))  # (n,)
     squares = np.square(residuals).sum()
     variance = max(np.square(sums).sum() - squares, squares) / len(right) ** 2
-    return Interval(float(right.mean()), NORMAL_95 * float(np.sqrt(variance)))
+    return Interval.normal(right.mean(), np.sqrt(variance))
 
 
 @dataclass(frozen=True)
