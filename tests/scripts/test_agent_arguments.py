@@ -42,7 +42,7 @@ def test_every_agent_has_a_command():
     ("name", "expected"),
     [
         ("ppo", {"clip_range": 0.2, "n_epochs": 4, "batch_size": 32, "kl_coef": 0.05, "value_function": "shared"}),
-        ("grpo", {"clip_range": 0.2, "n_epochs": 1, "batch_size": None, "kl_coef": 0.04, "kl_penalty": "k3"}),
+        ("grpo", {"clip_range": 0.2, "n_epochs": 1, "batch_size": None, "kl_coef": 0.04, "scale_rewards": "group"}),
         ("rloo", {"clip_range": None, "reward_to_go": False, "kl_penalty": "reward", "learning_rate": 1e-4}),
         ("reinforce", {"baseline": "leave_one_out", "max_grad_norm": 1.0, "seed": 0, "model": None}),
         ("distribution-matching", {"target": '{"name": "rlhf", "beta": 0.1}', "cap": 10.0, "alpha": None}),
@@ -63,7 +63,7 @@ def test_defaults_are_those_of_the_agent(name, expected):
 def test_agents_have_their_own_arguments_and_no_others():
     options = {name: {f.name for f in fields_of(command)} for name, command in COMMANDS.items()}
     assert options["reinforce"] - options["rloo"] == {"baseline"} and options["rloo"] < options["reinforce"]
-    assert options["grpo"] - options["rloo"] == {"scale_advantages"}
+    assert options["grpo"] == options["rloo"] and options["rloo"] - options["ppo"] > {"importance_sampling_clip_max"}
     assert {name for name in options if "value_function" in options[name]} == {"ppo", "distribution-matching"}
     assert {name for name in options if "kl_coef" in options[name]} == {"reinforce", "rloo", "grpo", "ppo"}
 

@@ -239,10 +239,10 @@ def test_an_entry_is_what_the_training_script_takes(name, tmp_path):
 
 
 def test_values_have_their_types(tmp_path):
-    entry = 'grpo:lora={"r": 2, "lora_alpha": 4},n_epochs=2,clip_range=None,scale_advantages=False,kl_coef=-1e-3'
+    entry = 'grpo:lora={"r": 2, "lora_alpha": 4},n_epochs=2,clip_range=None,scale_rewards=none,kl_coef=-1e-3'
     command = command_of(entry, arguments("m", tmp_path))
     assert json.loads(command.lora) == {"r": 2, "lora_alpha": 4}
-    assert (command.n_epochs, command.clip_range, command.scale_advantages, command.kl_coef) == (2, None, False, -1e-3)
+    assert (command.n_epochs, command.clip_range, command.scale_rewards, command.kl_coef) == (2, None, "none", -1e-3)
     assert readable("rloo:kl_coef=1,gamma=1") == "rloo: kl_coef=1, gamma=1"
 
 

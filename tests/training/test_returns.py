@@ -62,6 +62,7 @@ def test_baselines():
     assert baselines(RETURNS, PROMPTS, "none").tolist() == [0, 0, 0, 0, 0]
     assert baselines(RETURNS, PROMPTS, "mean").tolist() == [3, 3, 15, 3, 15]
     assert baselines(RETURNS, PROMPTS, "leave_one_out").tolist() == [4, 3, 20, 2, 10]
+    torch.testing.assert_close(baselines(RETURNS, PROMPTS, "batch"), torch.full((5,), 39 / 5))
 
 
 def test_group_deviations():

@@ -12,6 +12,8 @@ def test_token_weights_by_hand():
     mask = torch.tensor([[True, True, True, True], [True, False, False, False]])
     torch.testing.assert_close(token_weights(mask, "token"), torch.tensor([[0.2] * 4, [0.2, 0, 0, 0]]))
     assert token_weights(mask, "sequence").tolist() == [[0.125] * 4, [0.5, 0, 0, 0]]
+    assert token_weights(mask, "sum").tolist() == [[0.5] * 4, [0.5, 0, 0, 0]]
+    assert token_weights(mask, "constant").tolist() == [[0.125] * 4, [0.125, 0, 0, 0]]
 
 
 def make(**kwargs):

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 import torch
 
-Baseline = Literal["none", "mean", "leave_one_out"]
+Baseline = Literal["none", "mean", "leave_one_out", "batch"]
+Scale = Literal["group", "batch", "none"]
 
 
 def returns_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -54,9 +55,9 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
     Args:
         returns: (E,) whole-episode returns G_0.
         prompt_ids: (E,) int64; episodes of one prompt are a group.
-        kind: `"none"` (0), `"mean"` (the mean of the group; with n members it shrinks the gradient by 1 - 1/n) or
+        kind: `"none"` (0), `"mean"` (the mean of the group; with n members it shrinks the gradient by 1 - 1/n),
             `"leave_one_out"` (the mean of the *other* members, which leaves the gradient unbiased; Kool et al. 2019,
-            Ahmadian et al. 2024).
+            Ahmadian et al. 2024) or `"batch"` (the mean of all; REINFORCE++, Hu et al. 2025, arXiv 2501.03262).
 
     Returns:
         (E,)
@@ -68,6 +69,8 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
         raise ValueError(f"baseline is {kind!r}; accepted are {list(get_args(Baseline))}")
     if kind == "none":
         return torch.zeros_like(returns)
+    if kind == "batch":
+        return returns.mean().expand_as(returns)
     group, sizes = _groups(prompt_ids, f"baseline {kind!r}", " (baseline 'none' needs no groups)")
     sums = torch.zeros_like(sizes, dtype=returns.dtype).index_add_(0, group, returns)
     if kind == "mean":

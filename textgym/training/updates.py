@@ -14,7 +14,7 @@ from textgym.language_models.token_model import TokenModel
 from textgym.training.episodes import Episodes
 from textgym.training.terms import terms_of_group
 
-Normalization = Literal["token", "sequence", "sum"]
+Normalization = Literal["token", "sequence", "sum", "constant"]
 
 Loss = Callable[[Episodes, TokenTerms], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 """Reads a micro-batch of B episodes and the policy's terms for it, with gradient; gives each token's loss, (B, T), and
@@ -28,15 +28,16 @@ def token_weights(mask: torch.Tensor, normalization: Normalization) -> torch.Ten
         mask: (B, T) bool, True at real tokens.
         normalization: `"token"`, the mean over all tokens of the batch; or `"sequence"`, the mean over episodes of
             their tokens' means, in which a token of a long episode counts less; or `"sum"`, the mean over episodes of
-            their tokens' sums, which makes -A log pi(x) of each.
+            their tokens' sums, which makes -A log pi(x) of each; or `"constant"`, that divided by T, the length limit
+            (Dr. GRPO, Liu et al. 2025, arXiv 2503.20783).
 
     Returns:
         (B, T) float32, 0 at padding.
     """
     if normalization == "token":
         return mask / mask.sum()
-    if normalization == "sum":
-        return mask / len(mask)
+    if normalization in ("sum", "constant"):
+        return mask / (len(mask) if normalization == "sum" else mask.numel())
     return mask / mask.sum(-1, keepdim=True) / len(mask)
 
 

@@ -1,0 +1,116 @@
+"""What REINFORCE, RLOO and GRPO share: returns against a baseline, scaled or not, without a value head."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.policy_gradient import PolicyGradient
+from textgym.arguments import Named
+from textgym.sb3 import TokenPolicy
+from textgym.sb3.checkpoints import num_generations
+from textgym.training import Episodes
+from textgym.training.returns import Baseline, Scale, baselines, group_deviations, normalized_sum, returns_to_go
+
+
+class GroupPolicyGradient(PolicyGradient):
+    """A token's advantage is its episode's return minus a baseline, divided by a deviation.
+
+    Args:
+        reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's.
+        scale_rewards: what the difference is divided by, plus 1e-4: the standard deviation of the returns of the
+            prompt's `"group"`, which weighs prompts that are nearly always or nearly never solved more than the others;
+            that of the whole rollout, `"batch"`; or nothing, `"none"`.
+        per_component: what the reward of an episode is where it is a weighted sum of the scorer's components: `"sum"`,
+            this sum; `"normalize"`, the same sum of components that were normalised in the prompt's group
+            (`textgym.training.returns.normalized_sum`; GDPO), so that none outweighs the others by its scale alone.
+        **kwargs: see `PolicyGradient`.
+
+    Raises:
+        ValueError: a baseline or a deviation that needs several episodes of a prompt, in an env that gives one;
+            `"normalize"` where the group's deviation is to scale once more, for a scorer that pays per token, or whose
+            reward is no sum of its components, or where a wrapper changes the rewards; or what `PolicyGradient` raises.
+    """
+
+    baseline: Baseline
+
+    def __init__(
+        self,
+        policy: str | type[TokenPolicy],
+        env: Any,
+        model: Named = None,
+        *,
+        reward_to_go: bool = False,
+        scale_rewards: Scale = "none",
+        per_component: Literal["sum", "normalize"] = "sum",
+        **kwargs: Any,
+    ):
+        if per_component == "normalize" and scale_rewards == "group":
+            raise ValueError(
+                "per_component='normalize' has scaled each component in its group, and scale_rewards='group' would "
+                "weigh a prompt by how much they agree; choose 'batch' (GDPO) or 'none'"
+            )
+        self.reward_to_go, self.scale_rewards, self.per_component = reward_to_go, scale_rewards, per_component
+        super().__init__(policy, env, model, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.env is not None:
+            self.check_groups(self.env)
+
+    def check_env(self, env: VecEnv) -> None:
+        """Check what `EpisodicAlgorithm` checks, and that prompts have several episodes where the baseline compares."""
+        super().check_env(env)
+        self.check_groups(env)
+
+    def check_groups(self, env: VecEnv) -> None:
+        """Refuse an env whose prompts come once, with a ValueError; few prompts are drawn several times by chance.
+
+        Components that are to be normalised must be known, too.
+        """
+        if self.per_component == "normalize":
+            scorer = env.get_attr("scorer")[0]
+            if scorer.per_token or not set(scorer.objectives) <= set(scorer.component_names):
+                problem = "pays per token" if scorer.per_token else "is no sum of its components"
+                raise ValueError(
+                    f"per_component is 'normalize', but the reward of the scorer {scorer.name!r} {problem}"
+                )
+        compares = self.baseline in ("mean", "leave_one_out") or self.scale_rewards == "group"
+        if not (compares or self.per_component == "normalize") or num_generations(env) > 1:
+            return
+        prompts = env.get_attr("task")[0].prompts.num_prompts
+        if prompts is None or 2 * prompts > self.episodes_per_update:
+            raise ValueError(
+                f"{type(self).__name__} compares the episodes of a prompt, and the env has num_generations=1; make it "
+                "with 2 or more, or use PPO, or REINFORCE with baseline='none'"
+            )
+
+    def rewards(self, episodes: Episodes) -> torch.Tensor:
+        """The env's rewards, or the normalised ones at the last tokens, minus the penalties, (E, T)."""
+        if self.per_component == "normalize":
+            objectives = self.task.scorer.objectives
+            weights = torch.tensor(list(objectives.values())).to(episodes.components)
+            components = episodes.components[:, [self.component_names.index(name) for name in objectives]]  # (E, K)
+            if not torch.allclose(episodes.rewards.sum(-1), components.nan_to_num(nan=0.0) @ weights, 1e-4, 1e-4):
+                raise ValueError(
+                    "per_component is 'normalize', but a wrapper changes the rewards that the scorer gives"
+                )
+            last = torch.nn.functional.one_hot(episodes.lengths - 1, episodes.rewards.shape[1])  # (E, T)
+            sums = normalized_sum(components, weights, episodes.prompt_ids)
+            episodes = episodes.replace(rewards=sums[:, None] * last)
+        return super().rewards(episodes)
+
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """The episodes with `advantages`: returns minus the baseline, divided by the deviation, (E, T)."""
+        returns, ids = returns_to_go(rewards, self.gamma), episodes.prompt_ids  # (E, T), (E,)
+        weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
+        batch = returns[episodes.mask] if self.reward_to_go else returns[:, 0]  # what "batch" is over
+        baseline = batch.mean() if self.baseline == "batch" else baselines(returns[:, 0], ids, self.baseline)[:, None]
+        advantages = (weights - baseline) * episodes.mask
+        if self.scale_rewards == "batch":
+            advantages = advantages / (batch.std(correction=0) + 1e-4)
+        elif self.scale_rewards == "group":
+            advantages = advantages / (group_deviations(returns[:, 0], ids)[:, None] + 1e-4)
+        return episodes.replace(advantages=advantages)
