@@ -37,7 +37,7 @@ def make_env(scorer=count_tokens):
 
 
 def train(out, cls=REINFORCE, resume=False, total=TOTAL, scorer=count_tokens, callbacks=(), every=60, **kwargs):
-    """A training in `out`."""
+    """A training in `out`; a callback may be a function of the run's folder."""
     kwargs |= DATA.get(cls, {})
     with open_run(out, resume, keep=100) as run:
         if run.checkpoint is None:
@@ -47,7 +47,8 @@ def train(out, cls=REINFORCE, resume=False, total=TOTAL, scorer=count_tokens, ca
             agent = cls.load(run.checkpoint, make_env(scorer), device="cpu", **kwargs)
         agent.set_logger(run_logger(run, cls.__name__))
         try:
-            train_run(agent, total, RunCheckpoints(run, every=every), *callbacks)
+            made = [callback if isinstance(callback, BaseCallback) else callback(run) for callback in callbacks]
+            train_run(agent, total, RunCheckpoints(run, every=every), *made)
         finally:
             agent.logger.close()
         return agent

@@ -42,7 +42,8 @@ class ModelPolicy:
     Args:
         env: what `gym.make_vec` returned for a TextGym id, in autoreset mode `"Disabled"`.
         token_model: made for the env's MDP.
-        reference: what KL is measured to, anything that `load_model` accepts; by default a copy of the model.
+        reference: what KL is measured to, a `Reference` or anything that `load_model` accepts; by default a copy of the
+            model.
         micro_batch_size: episodes per forward pass at most; None sets no bound.
         seed: of the env and of torch; None leaves both as they are.
 
@@ -63,7 +64,9 @@ class ModelPolicy:
             raise ValueError(f"the model was made for another MDP than the env's: {token_model.mdp}")
         self.env, self.n_envs, self.micro_batch_size = env, env.num_envs, micro_batch_size
         self.token_model = token_model
-        self.reference: Reference | None = Reference(token_model, reference, given=reference is not None)
+        if not isinstance(reference, Reference):
+            reference = Reference(token_model, reference, given=reference is not None)
+        self.reference: Reference | None = reference
         self._seed = seed
         if seed is not None:
             torch.manual_seed(seed)
