@@ -1,0 +1,1 @@
+"""What `scripts/plot.py` and `scripts/report.py` make of runs."""
