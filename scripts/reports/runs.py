@@ -45,9 +45,7 @@ class Run:
             return np.empty(0), np.empty(0)
         known = ~np.isnan(self.log[column])
         tokens, values = self.log[TOKENS][known], self.log[column][known]
-        if len(tokens) <= most:
-            return tokens, values
-        spans = np.ceil(tokens / tokens.max() * most)
+        spans = tokens if len(tokens) <= most else np.ceil(tokens / tokens.max() * most)
         return tuple(np.array([x[spans == i].mean() for i in np.unique(spans)]) for x in (tokens, values))  # type: ignore[return-value]
 
     def evaluated(self, name: str) -> tuple[np.ndarray, np.ndarray]:
