@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents import DPO, REINFORCE, DistributionMatching
-from tests.sb3.test_run import At, fail, make_env, result, train
+from tests.helpers.runs import At, fail, make_env, result, train
 from textgym.evaluation import Success
 from textgym.evaluation.history import EvaluationHistory, numbers
 from textgym.exact import TokenTree
