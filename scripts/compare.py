@@ -3,7 +3,8 @@
 An entry is an agent of `scripts/train.py`, with its own arguments after a colon; env, model and length of training are
 the same for all. Every entry is trained once per seed, and fresh episodes of what it ends with are measured. The table
 goes to the terminal and `out`/compare.md, every number to compare.json, reward against KL to compare.png, and each run
-has a folder. Repeat the command to go on after an interruption, or with more seeds: finished runs are not repeated.
+has a folder. Table and figure show the most reward that is possible at each KL, estimated from the untrained model.
+Repeat the command to go on after an interruption, or with more seeds: finished runs are not repeated.
 
 The runs and the figure are in `scripts/experiments`. Left out: checkpoints, which `scripts/train.py` keeps, and
 aggregates over several env ids.
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 from scripts.command_line import console, run_script
 from scripts.experiments.comparison import Comparison, in_words
+from scripts.experiments.frontier import frontier_of
 from scripts.experiments.runs import Args, run_all
 
 
 def main(args: Args) -> Comparison:
     """Run what is not there yet, then print and write the comparison."""
-    comparison = Comparison(run_all(args, in_words), args.out)
+    records = run_all(args, in_words)
+    comparison = Comparison(records, args.out, frontier_of(args))
     console.print()
-    console.print(comparison.table())
+    for table in comparison.tables():
+        console.print(table)
     console.print(comparison.write(), soft_wrap=True)
     return comparison
 

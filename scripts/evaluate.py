@@ -3,8 +3,9 @@
 It samples fresh episodes and reports the reward and each scorer component, the KL divergence from the reference model,
 entropy, length, and how varied the texts are: a table for people, and with `--json FILE` the same for machines. With
 `--pass-at 1 16` it samples several completions of each prompt and reports how often one of k is right; `--scorers`
-names scorers that training never sees, and `--split test` held-out prompts. The reusable part is
-`textgym.evaluation.evaluate`. Nothing is trained.
+names scorers that training never sees, and `--split test` held-out prompts. `--frontier 128` samples the reference, 128
+texts of each of many prompts, and says how far the policy is from the best at its KL and at its reward. The reusable
+parts are `textgym.evaluation.evaluate` and `sample_frontier`. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rich.console import Console
 from scripts.command_line import parse_json, run_script, versions
 from scripts.evaluation_arguments import Args
 from scripts.policies import load
-from textgym.evaluation import Evaluation, evaluate, show_sample
+from textgym.evaluation import Evaluation, evaluate, sample_frontier, show_sample
 from textgym.evaluation.tables import table
 
 
@@ -25,10 +26,13 @@ def main(args: Args) -> Evaluation:
     loaded = load(args, args.rows(), {"num_generations": args.group()}, dtype=args.dtype)
     policy = loaded.policy(args.reference, args.micro_batch_size)
     scorers = [parse_json("scorers", text) if text.lstrip().startswith("{") else text for text in args.scorers]
-    evaluation = evaluate(policy, args.episodes, args.samples, args.told_by(), scorers)
+    frontier = sample_frontier(policy, args.frontier_prompts, args.frontier, args.seed) if args.frontier else None
+    evaluation = evaluate(policy, args.episodes, args.samples, args.told_by(), scorers, frontier)
     console = Console()
     title = f"{args.model} in {loaded.env_id}, {args.episodes} episodes, reference {loaded.reference}"
     console.print(table(evaluation, title))
+    if frontier is not None:
+        console.print(frontier.range, soft_wrap=True)
     for sample in evaluation.samples:
         show_sample(sample, console)
     if args.json is not None:
@@ -38,6 +42,7 @@ def main(args: Args) -> Evaluation:
             "env_id": loaded.env_id,
             "env_kwargs": loaded.env_kwargs,
             "seed": args.seed,
+            "frontier": frontier and {"shape": list(frontier.rewards.shape), "limit": frontier.limit._asdict()},
             "device": str(policy.token_model.device),
             "dtype": policy.token_model.dtype,
             "versions": versions(),

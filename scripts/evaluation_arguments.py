@@ -30,6 +30,10 @@ class Args(ModelArgs):
     """A completion is right where `success` is at least this."""
     scorers: tuple[str, ...] = ()
     """Scorers besides the env's, to report what training never sees: names, import strings or JSON dicts."""
+    frontier: Annotated[int, Range(0)] = 0
+    """Texts of the reference for each prompt, which show the most reward at each KL; 0 leaves this out."""
+    frontier_prompts: Count = 64
+    """Prompts that the reference is sampled for; all of the env's, where it has fewer."""
     n_envs: Count | None = None
     """Episodes side by side; divides `episodes`. By default its largest divisor up to 64, or a prompt's completions."""
     micro_batch_size: Count | None = None

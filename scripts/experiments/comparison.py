@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.markup import escape
 from rich.table import Table
 
-from textgym.evaluation.statistics import Interval
+from textgym.evaluation import Frontier, best_of_n_reward
+from textgym.evaluation.evaluation import within_range
+from textgym.evaluation.statistics import Interval, t_quantile
 
 UNTRAINED = "untrained"
 MEASURES = {
@@ -23,6 +26,11 @@ MEASURES = {
     "distinct_2": ("distinct-2", "{:.3f}"),
 }
 """The columns of the table: fields of `textgym.evaluation.Evaluation`, their headings and formats."""
+OF_FRONTIER = {
+    "share_of_attainable": ("share of the attainable", "{:.2f}"),
+    "times_least_kl": ("times the least KL", "{:.2f}"),
+}
+"""Columns that need a frontier: the gain in reward by the most that is possible at this KL, and the KL by the least."""
 COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
 
@@ -69,24 +77,41 @@ class Comparison:
     """The finished runs of all entries.
 
     Attributes:
-        summary: for each entry, the untrained model first, the interval of each measure.
+        summary: for each entry, the untrained model first, the interval of each measure; those of `OF_FRONTIER` where
+            the frontier reaches so far.
 
     Args:
         records: what the runs' run.json hold.
         out: the folder that has them, and takes the report.
+        frontier: over the untrained model.
     """
 
-    def __init__(self, records: list[dict[str, Any]], out: Path):
-        self.records, self.out = records, out
+    def __init__(self, records: list[dict[str, Any]], out: Path, frontier: Frontier | None = None):
+        self.records, self.out, self.frontier = records, out, frontier
         self.seeds = len({record["seed"] for record in records})
         self.entries = list(dict.fromkeys(record["agent"] for record in records))
         self.summary = {
-            entry: {measure: Interval.of(self.values(entry, measure)) for measure in MEASURES} for entry in self.entries
+            entry: {measure: Interval.of(self.values(entry, measure)) for measure in MEASURES}
+            | self.from_frontier(entry)
+            for entry in self.entries
         }
 
     def values(self, entry: str, measure: str) -> list[float]:
         """A measure of an entry's runs, one number per seed."""
         return [measured(record, measure) for record in self.records if record["agent"] == entry]
+
+    def from_frontier(self, entry: str) -> dict[str, Interval]:
+        """How far an entry is from the frontier, its seeds being independent and the frontier's samples counted too."""
+        if self.frontier is None or entry == UNTRAINED:
+            return {}
+        rewards, kls = (torch.tensor(self.values(entry, m), dtype=torch.float64) for m in ("reward", "kl_to_reference"))
+        measures = {"share_of_attainable": self.frontier.share, "times_least_kl": self.frontier.times_least}
+        found = {name: within_range(measure, rewards, kls) for name, measure in measures.items()}
+        return {
+            name: Interval(estimate.value, t_quantile(len(kls) - 1) * estimate.standard_error if len(kls) > 1 else None)
+            for name, estimate in found.items()
+            if estimate is not None
+        }
 
     @property
     def title(self) -> str:
@@ -102,29 +127,36 @@ class Comparison:
         texts = self.records[-1]["arguments"]["evaluation_episodes"]
         return f"{self.title}: {what} of {texts} fresh texts each; KL in nats per text"
 
-    def cells(self) -> list[list[str]]:
-        """The table's rows as text."""
-        formats = {name: format for name, (_, format) in MEASURES.items()}
+    def cells(self, columns: dict[str, tuple[str, str]]) -> list[list[str]]:
+        """The rows of a table with these columns, as text."""
         return [
-            [entry, *(interval.text(formats[name]) for name, interval in intervals.items())]
-            for entry, intervals in self.summary.items()
+            [entry, *(found[m].text(form) if m in found else "-" for m, (_, form) in columns.items())]
+            for entry, found in self.summary.items()
         ]
 
-    def table(self) -> Table:
-        """The table for the terminal."""
-        table = Table(title=escape(self.caption), title_justify="left")
+    def tables(self) -> list[Table]:
+        """The tables for the terminal: what was measured, and how far that is from the frontier."""
+        made = [self._table(MEASURES, self.caption)]
+        if self.frontier is not None:
+            made.append(self._table(OF_FRONTIER, self.frontier.range))
+        return made
+
+    def _table(self, columns: dict[str, tuple[str, str]], title: str) -> Table:
+        table = Table(title=escape(title), title_justify="left")
         table.add_column("agent", overflow="fold")
-        for heading, _ in MEASURES.values():
+        for heading, _ in columns.values():
             table.add_column(heading, justify="right", no_wrap=True)
-        for entry, *numbers in self.cells():
+        for entry, *numbers in self.cells(columns):
             table.add_row(escape(readable(entry)), *numbers)
         return table
 
     def markdown(self) -> str:
-        """The table as Markdown."""
-        lines = [["agent", *(heading for heading, _ in MEASURES.values())], ["---", *["--:"] * len(MEASURES)]]
-        lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells()]
-        return f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        """All in one table, as Markdown."""
+        columns = MEASURES if self.frontier is None else MEASURES | OF_FRONTIER
+        lines = [["agent", *(heading for heading, _ in columns.values())], ["---", *["--:"] * len(columns)]]
+        lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells(columns)]
+        reach = f"\nFor the last two columns: {self.frontier.range}.\n" if self.frontier else ""
+        return f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + reach
 
     def write(self) -> str:
         """Write compare.json, compare.md and compare.png; returns a line that names them."""
@@ -144,6 +176,8 @@ class Comparison:
 
         start, *others = ((e, i["kl_to_reference"], i["reward"]) for e, i in self.summary.items())
         figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        if self.frontier is not None:
+            show_frontier(axes, self.frontier)
         for number, (entry, kl, reward) in enumerate(others):
             color, marker = COLORS[number % len(COLORS)], "osD^vPX"[number % 7]
             logs = [self.out / r["folder"] / "progress.csv" for r in self.records if r["agent"] == entry]
@@ -157,6 +191,17 @@ class Comparison:
         axes.legend(frameon=False)
         figure.savefig(file, dpi=150)
         plt.close(figure)
+
+
+def show_frontier(axes: Any, frontier: Frontier) -> None:
+    """The most reward at each KL with its interval, as far as the samples support it, and best-of-n."""
+    points = frontier.curve()
+    kl, reward, error = np.array([(p.kl, p.reward, 1.96 * p.beta * p.standard_error) for p in points]).T
+    axes.fill_between(kl, reward - error, reward + error, color="grey", alpha=0.3, linewidth=0)
+    axes.plot(kl, reward, color="black", linewidth=1, label="the most at each KL")
+    best = [best_of_n_reward(frontier.rewards, 2**i) for i in range(frontier.rewards.shape[1].bit_length())]
+    line = [(kl, reward.value) for kl, reward in best]
+    axes.plot(*zip(*line, strict=True), "k.:", linewidth=1, label="best of 1, 2, 4, ...")
 
 
 def show_interval(axes: Any, x: Interval, y: Interval, color: str, marker: str, label: str) -> None:

@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import configure
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
-from textgym.arguments import Count
+from textgym.arguments import Count, Range
 from textgym.evaluation import ModelPolicy, evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
@@ -71,6 +71,10 @@ class Args(TrainingArgs):
 
     evaluation_episodes: Count = 256
     """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
+    frontier: Annotated[int, Range(0)] = 64
+    """Texts of the untrained model for each prompt, which show the most reward at each KL; 0 leaves this out."""
+    frontier_prompts: Count = 64
+    """Prompts that these texts are of; all of the env's, where it has fewer."""
 
     def evaluation_arguments(self) -> dict[str, Any]:
         """The number of episodes.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tyro
 from matplotlib import image
 from matplotlib.colors import to_rgb
@@ -21,10 +22,12 @@ from matplotlib.colors import to_rgb
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
-from scripts.experiments.comparison import COLORS, curve, readable
+from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve, readable
+from scripts.experiments.frontier import frontier_of
 from scripts.experiments.runs import Args, command_of, plan
 from tests.conftest import small_llama
 from tests.helpers.docs import blocks, page
+from textgym.evaluation import Frontier
 from textgym.sb3 import callbacks
 from textgym.sb3.callbacks import ShowProgress
 from textgym.tokenizers import character_tokenizer
@@ -37,6 +40,7 @@ T_95 = {2: 12.706, 3: 4.303}
 def arguments(model, out, **changed):
     env = EnvArgs("TextGenChars-v0", n_envs=16)
     given = {"agents": ENTRIES, "seeds": 2, "total_timesteps": 300, "evaluation_episodes": 32, "out": out}
+    given |= {"frontier": 40, "frontier_prompts": 3}
     return Args(**given | {"env": env, "model": model, "device": "cpu"} | changed)
 
 
@@ -85,7 +89,7 @@ def test_the_table_from_the_runs(finished):
             "kl_to_reference": [run["kl_to_reference"]["value"] for run in runs],
             "distinct_2": [run["distinct_2"] for run in runs],
         }
-        assert set(row) == set(values)
+        assert set(row) == set(values) | (set() if entry == "untrained" else set(row) & set(OF_FRONTIER))
         (line,) = (line for line in markdown.splitlines() if f"`{entry}`" in line)
         written = [float(number) for number in re.findall(r"[+-]?\d+\.\d+", line.rpartition("`")[2])]
         for (measure, (a, b)), mean, half_width in zip(values.items(), written[::2], written[1::2], strict=True):
@@ -292,3 +296,40 @@ def test_the_commands_of_the_page_and_its_table(monkeypatch, tmp_path):
         assert len(plan(args)) == args.seeds * (1 + len(args.agents))
     named = set(re.findall(r"`(compare\.\w+|run\.json|progress\.csv)`", text))
     assert named == {"compare.json", "compare.md", "compare.png", "run.json", "progress.csv"}
+
+
+def test_the_distance_from_the_frontier(tmp_path):
+    """Rewards of 0 and 1 with base rate p: the least KL for the mean q is that of two coins."""
+    p, rewards, kls = 0.2, (0.5, 0.6, 0.7), (1.0, 1.2, 0.8)
+    frontier = Frontier(torch.tensor([[0.0, 1.0]]), torch.tensor([[1 - p, p]]).double().log())
+    evaluations = [
+        {"reward": {"value": r}, "kl_to_reference": {"value": k}, "distinct_2": 0.5}
+        for r, k in zip((0.2, *rewards), (0.0, *kls), strict=True)
+    ]
+    agents = ["untrained", *["rloo"] * 3]
+    records = [
+        {"agent": a, "seed": i, "evaluation": e} for i, (a, e) in enumerate(zip(agents, evaluations, strict=True))
+    ]
+    found = Comparison(records, tmp_path, frontier).summary
+    assert not set(found["untrained"]) & set(OF_FRONTIER)
+    least = 0.6 * math.log(0.6 / p) + 0.4 * math.log(0.4 / (1 - p))
+    t = math.log(0.6 / 0.4 * (1 - p) / p)  # d least / d q
+    times = found["rloo"]["times_least_kl"]
+    assert times.mean == pytest.approx(1.0 / least)
+    linear = [k / least - t * r / least**2 for r, k in zip(rewards, kls, strict=True)]
+    assert times.half_width == pytest.approx(T_95[3] * np.std(linear, ddof=1) / math.sqrt(3), rel=1e-3)
+    most = frontier.reward_within(1.0).value
+    assert found["rloo"]["share_of_attainable"].mean == pytest.approx((0.6 - p) / (most - p))
+
+
+def test_the_frontier_is_sampled_once(model, tmp_path):
+    args = arguments(model, tmp_path, frontier=20, frontier_prompts=3)
+    first = frontier_of(args)
+    assert first.rewards.shape == (1, 20) and first.num_prompts == 1
+    written = json.loads((tmp_path / "frontier" / "run.json").read_text())
+    written["evaluation"]["rewards"][0][0] += 1
+    (tmp_path / "frontier" / "run.json").write_text(json.dumps(written))
+    assert frontier_of(args).rewards[0, 0] == first.rewards[0, 0] + 1
+    with pytest.raises(FileExistsError, match="frontier 20, not 30"):
+        frontier_of(arguments(model, tmp_path, frontier=30, frontier_prompts=3))
+    assert frontier_of(arguments(model, tmp_path, frontier=0)) is None

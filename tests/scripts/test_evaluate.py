@@ -76,6 +76,23 @@ def test_pass_at_k_and_other_scorers(model, tmp_path, capsys):
     assert list(more.pass_at) == [1] and more.episodes == 24
 
 
+def test_the_distance_from_the_frontier(checkpoint, model, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    common = {"device": "cpu", "episodes": 64, "frontier": 50, "frontier_prompts": 9, "json": file}
+    result = main(Args(model=checkpoint, **common))
+    printed, written = capsys.readouterr().out, json.loads(file.read_text())
+    assert written["frontier"]["shape"] == [1, 50]
+    limit = written["frontier"]["limit"]
+    assert f"50 samples of each of 1 prompts support the frontier up to KL {limit['kl']:.2f} nats" in printed
+    for number, row in (
+        (result.share_of_attainable, "share of the attainable reward"),
+        (result.times_least_kl, "times the least KL for this reward"),
+    ):
+        assert (row in printed) == (number is not None)
+    plain = main(Args(model=model, env_id="TextGenChars-v0", **common))
+    assert plain.share_of_attainable is None  # it is its own reference
+
+
 def test_held_out_prompts():
     args = Args(env_kwargs='{"max_new_tokens": 2}', split="test", episodes=4, device="cpu", samples=4)
     held_out = set(prompts("test"))

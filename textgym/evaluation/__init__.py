@@ -8,6 +8,7 @@ for _package in ("torch", "transformers"):
 from textgym.evaluation.chat import Conversation
 from textgym.evaluation.episode_log import read_episodes, write_episodes
 from textgym.evaluation.evaluation import Evaluation, describe, evaluate
+from textgym.evaluation.frontier import Frontier, OutOfRangeError, sample_frontier
 from textgym.evaluation.importance import (
     ESTIMATORS,
     Estimator,
@@ -19,7 +20,7 @@ from textgym.evaluation.importance import (
 from textgym.evaluation.off_policy import off_policy, off_policy_sample
 from textgym.evaluation.policies import ModelPolicy, Policy
 from textgym.evaluation.samples import NoReward, Sample, play, show_sample
-from textgym.evaluation.sampling import best_of_n, quasi_rejection
+from textgym.evaluation.sampling import best_of_n, best_of_n_reward, quasi_rejection
 from textgym.evaluation.statistics import Interval
 from textgym.evaluation.success import Success, pass_at_k
 
@@ -28,16 +29,19 @@ __all__ = [
     "Conversation",
     "Estimator",
     "Evaluation",
+    "Frontier",
     "Interval",
     "ModelPolicy",
     "NoOverlapError",
     "NoReward",
     "OffPolicyEstimate",
     "OffPolicySample",
+    "OutOfRangeError",
     "Policy",
     "Sample",
     "Success",
     "best_of_n",
+    "best_of_n_reward",
     "describe",
     "estimate_value",
     "evaluate",
@@ -47,6 +51,7 @@ __all__ = [
     "play",
     "quasi_rejection",
     "read_episodes",
+    "sample_frontier",
     "show_sample",
     "write_episodes",
 ]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from textgym.evaluation.frontier import Frontier, OutOfRangeError
 from textgym.evaluation.other_scorers import make_scorers, score_episodes
 from textgym.evaluation.policies import Policy
 from textgym.evaluation.samples import Sample
@@ -38,6 +39,9 @@ class Evaluation:
         other_components: the components of the scorers that were given, which the env's reward does not have in it.
         kl_to_reference: sum_t log pi(a_t | s_t) - log a(a_t | s_t), nats per sequence: the unbiased k1 estimator of
             KL(pi || a), a being the frozen reference.
+        share_of_attainable: the gain in reward over the reference, by the most that is possible at this KL; None
+            without a frontier, or where its samples do not reach this KL.
+        times_least_kl: the KL, by the least at which this reward can be earned; None as before.
         entropy: of the next-token distribution in nats, mean over all sampled tokens.
         length: completion tokens, EOS included.
         eos_share: share of episodes that ended with an EOS token, and not at the length limit.
@@ -62,6 +66,8 @@ class Evaluation:
     distinct_3: float
     self_bleu: float | None
     samples: tuple[Sample, ...]
+    share_of_attainable: Estimate | None = None
+    times_least_kl: Estimate | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +86,12 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, episodes: int, samples: int = 4, success: Success | None = None, scorers: Sequence[Any] = ()
+    policy: Policy,
+    episodes: int,
+    samples: int = 4,
+    success: Success | None = None,
+    scorers: Sequence[Any] = (),
+    frontier: Frontier | None = None,
 ) -> Evaluation:
     """Sample fresh episodes of a policy in its env and measure them; the policy and its counters do not change.
 
@@ -93,6 +104,7 @@ def evaluate(
         samples: how many texts to keep.
         success: when a completion is right, for pass@k.
         scorers: others than the env's, which training never sees, each in any form that an env's `scorer` takes.
+        frontier: over the policy's reference in this env, from which the policy's distance is to be told.
 
     Raises:
         ValueError: no episodes, or no multiple; what `Success.pass_at` and `make_scorers` refuse.
@@ -100,7 +112,7 @@ def evaluate(
     """
     made, trainer = make_scorers(scorers), policy.task.trainer
     take_metrics([trainer])  # what was reported before is not of these episodes
-    described = describe(policy, policy.sample_episodes(episodes), samples, success, made)
+    described = describe(policy, policy.sample_episodes(episodes), samples, success, made, frontier)
     return dataclasses.replace(described, metrics=take_metrics([trainer]))
 
 
@@ -110,6 +122,7 @@ def describe(
     samples: int = 4,
     success: Success | None = None,
     scorers: Sequence[Scorer] = (),
+    frontier: Frontier | None = None,
 ) -> Evaluation:
     """Measure episodes of a policy that hold the reference's log-probabilities.
 
@@ -119,6 +132,7 @@ def describe(
         samples: how many texts to keep.
         success: see `evaluate`.
         scorers: see `evaluate`.
+        frontier: see `evaluate`.
     """
     task, rewards, group = policy.task, episodes.rewards.sum(-1), success.attempts if success else 1
     pass_at = success.pass_at(episodes, task.scorer.component_names) if success else {}
@@ -127,6 +141,8 @@ def describe(
         means = values.double().view(-1, group).nanmean(-1)  # NaN where nothing applies
         return Estimate.mean_of(means[~means.isnan()])
 
+    kls = (episodes.log_probs - episodes.reference_log_probs).double().sum(-1)
+    independent = [values.double().view(-1, group).mean(-1).cpu() for values in (rewards, kls)]
     completions = completion_ids(episodes)
     parts = [task.decode_parts(row) for row in episodes.rows.cpu().numpy()]
     texts = [text for _, text in parts]
@@ -142,13 +158,23 @@ def describe(
             for scorer in scorers
             for name, values in score_episodes(task, scorer, episodes).items()
         },
-        kl_to_reference=mean_of((episodes.log_probs - episodes.reference_log_probs).double().sum(-1)),
+        kl_to_reference=mean_of(kls),
+        share_of_attainable=within_range(frontier.share, *independent) if frontier else None,
+        times_least_kl=within_range(frontier.times_least, *independent) if frontier else None,
         entropy=token_entropy(policy, episodes, group),
         length=mean_of(episodes.lengths),
         eos_share=mean_of(torch.tensor(ends)),
         **variety(completions, texts),  # type: ignore[arg-type]
         samples=tuple(Sample(*parts[i], rewards[i].item()) for i in evenly_spaced(range(len(texts)), samples)),
     )
+
+
+def within_range(measure: Callable[..., Estimate], rewards: torch.Tensor, kls: torch.Tensor) -> Estimate | None:
+    """What a method of `Frontier` says of rewards and KLs; None where they are out of its range."""
+    try:
+        return measure(rewards, kls)
+    except OutOfRangeError:
+        return None
 
 
 def completion_ids(episodes: Episodes) -> list[list[int]]:

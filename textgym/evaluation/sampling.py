@@ -11,12 +11,13 @@ beta; run one prompt at a time.
 from __future__ import annotations
 
 import math
+from math import comb
 
 import torch
 
 from textgym.evaluation.policies import Policy
 from textgym.evaluation.success import check_groups
-from textgym.matching import Acceptance, Target, find_log_beta, log_acceptance, measure
+from textgym.matching import Acceptance, Estimate, Target, find_log_beta, log_acceptance, measure
 from textgym.training.episodes import Episodes
 from textgym.training.features import check_features, features_of
 
@@ -39,6 +40,29 @@ def best_of_n(episodes: Episodes, n: int) -> Episodes:
     check_groups(episodes, n)
     best = episodes.rewards.sum(-1).view(-1, n).argmax(-1)
     return episodes.select(torch.arange(len(best), device=best.device) * n + best)
+
+
+def best_of_n_reward(rewards: torch.Tensor, n: int) -> tuple[float, Estimate]:
+    """How far best-of-n goes from the policy at most, in nats, and what it earns, without drawing it.
+
+    Of m samples sorted by reward, the i-th is the best of n of them with chance C(i - 1, n - 1) / C(m, n), so the mean
+    over all choices has no bias.
+
+    Args:
+        rewards: (C, m) of m texts of the policy for each of C prompts.
+        n: how many to choose from.
+
+    Returns:
+        log n - (n - 1) / n, the bound of `best_of_n`; and the mean reward, its error being that of the C prompts.
+
+    Raises:
+        ValueError: not 1 <= n <= m.
+    """
+    m = rewards.shape[1]
+    if not 1 <= n <= m:
+        raise ValueError(f"the best of {n} needs as many samples of each prompt; there are {m}")
+    chance = torch.tensor([comb(i, n - 1) / comb(m, n) for i in range(m)], dtype=torch.float64)
+    return math.log(n) - (n - 1) / n, Estimate.mean_of(rewards.double().sort(-1).values @ chance)
 
 
 def quasi_rejection(

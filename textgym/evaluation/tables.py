@@ -18,12 +18,17 @@ def table(evaluation: Evaluation, title: str) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    of_frontier = {
+        "  share of the attainable reward at this KL": evaluation.share_of_attainable,
+        "  times the least KL for this reward": evaluation.times_least_kl,
+    }
     rows: list[tuple[str, Estimate | float | None]] = [("reward", evaluation.reward)]
     rows += [(f"  {name}", value) for name, value in evaluation.components.items()]
     rows += [(f"pass@{k}", value) for k, value in evaluation.pass_at.items()]
     rows += [(f"not trained on: {name}", value) for name, value in evaluation.other_components.items()]
     rows += [
         ("KL to reference (nats per text)", evaluation.kl_to_reference),
+        *((name, value) for name, value in of_frontier.items() if value is not None),
         ("entropy (nats per token)", evaluation.entropy),
         ("length (tokens)", evaluation.length),
         ("ended by EOS", evaluation.eos_share),

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from textgym.envs.deferred import DeferredScores, settle
+from textgym.mdp import IntArray
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
 
 
 @torch.no_grad()
-def collect_episodes(env: Any, actor: Actor, rounds: int = 1, seed: int | None = None) -> Episodes:
+def collect_episodes(
+    env: Any, actor: Actor, rounds: int = 1, seed: int | None = None, prompt_ids: IntArray | None = None
+) -> Episodes:
     """Complete episodes, the same number from every row of a vector env.
 
     Args:
@@ -22,6 +25,7 @@ def collect_episodes(env: Any, actor: Actor, rounds: int = 1, seed: int | None =
         actor: chooses the tokens.
         rounds: episodes per row.
         seed: of the env; None goes on with its random numbers.
+        prompt_ids: (rounds, N) the prompts of the rows; None draws them.
 
     Returns:
         the episodes, round by round, as sampling alone gives them (`Episodes.sampled`).
@@ -32,16 +36,17 @@ def collect_episodes(env: Any, actor: Actor, rounds: int = 1, seed: int | None =
     mode = env.metadata["autoreset_mode"].name
     if mode != "DISABLED":
         raise ValueError(f"the env's autoreset mode is {mode}; make it with autoreset_mode='Disabled'")
-    parts = []
+    table, parts = env.unwrapped.task.prompts, []
     for number in range(rounds):
-        parts.append(_one_round(env, actor, seed if number == 0 else None))
+        pins = None if prompt_ids is None else {"prompts": [table.pin(i) for i in prompt_ids[number].tolist()]}
+        parts.append(_one_round(env, actor, seed if number == 0 else None, pins))
     return Episodes.concatenate(parts)
 
 
-def _one_round(env: Any, actor: Actor, seed: int | None) -> Episodes:
+def _one_round(env: Any, actor: Actor, seed: int | None, options: dict[str, Any] | None) -> Episodes:
     """One episode per row."""
     mdp, names = env.unwrapped.mdp, env.unwrapped.task.scorer.component_names
-    observations, infos = env.reset(seed=seed)
+    observations, infos = env.reset(seed=seed, options=options)
     prompt_ids = np.array(infos["prompt_id"], np.int64)
     terms = np.zeros((3, env.num_envs, mdp.max_new_tokens), np.float32)  # rewards, log-probabilities, values
     components = np.zeros((env.num_envs, len(names)), np.float32)
