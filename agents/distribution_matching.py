@@ -11,9 +11,9 @@ to the whole sequence; several epochs per rollout; and a Z of each batch alone, 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.proposals import PROPOSALS, ProposalName
+from agents.proposals import PROPOSALS, ProposalName, mixed_episodes, mixture_log_probs
 from textgym.arguments import Count, Named, NonNegative, Positive, Probability, Written
 from textgym.evaluation import describe
 from textgym.matching import (
@@ -53,9 +53,9 @@ class DistributionMatching(EpisodicAlgorithm):
     one that was given stays as it was. The prompt source must be finite.
 
     Logged in each rollout, from its samples: `rollout/reward`, the scorer's components and `rollout/kl_to_reference`,
-    all under the policy whatever the proposal; and `target/...`: `kl_p_pi`, `kl_pi_p`, `tv`, `js`, `mass_outside`,
-    `log_z`, `effective_sample_size` (`textgym.matching.estimate`), each with its standard error `..._se`; and in each
-    update `train/cap_rate`, the share of episodes whose weighted pseudo-reward was capped.
+    all under the policy whatever the proposal; `target/...`, what `textgym.matching.estimate` says of the target; of
+    each its standard error `..._se`, where it has one; and in each update `train/cap_rate`, the share of episodes whose
+    weighted pseudo-reward was capped.
 
     Args:
         target: a `textgym.matching.Target` or its JSON; by default RLHF with beta = 0.1. Its features are `"reward"`
@@ -114,8 +114,7 @@ class DistributionMatching(EpisodicAlgorithm):
         super()._setup_model()
         assert self.reference is not None
         self.token_model.distribution.refuse_truncation(
-            "a truncated policy cannot write all texts of the reference, so importance weights and Z would be wrong; "
-            "leave it off while training"
+            "a truncated policy cannot write all texts of the reference, so Z would be wrong; turn it off to train"
         )
         self._proposal = PROPOSALS[self.proposal](self.token_model, self.reference, self.micro_batch_size)
 
@@ -206,17 +205,20 @@ class DistributionMatching(EpisodicAlgorithm):
         return episodes
 
     def _log_rollout(self, episodes: Episodes) -> None:
-        numbers = self._estimates(self.sample)
+        numbers = self._estimates(self.sample, self._proposal.rows_together)
         self._proposal.update(numbers)
         self.logger.record("rollout/cache_mib", self.token_model.cache_bytes / 2**20)
-        for name, (value, standard_error) in numbers.items():
+        for name, number in numbers.items():
             where = "rollout" if name in self.sample.features or name == "kl_to_reference" else "target"
-            self.logger.record(f"{where}/{name}", value)
-            if math.isfinite(standard_error):
-                self.logger.record(f"{where}/{name}_se", standard_error)
+            self.logger.record(f"{where}/{name}", number.value)
+            if math.isfinite(number.standard_error):
+                self.logger.record(f"{where}/{name}_se", number.standard_error)
 
-    def _estimates(self, sample: WeightedSample) -> dict[str, Estimate]:
-        return estimate(sample.cpu(), self.partition.log_z, self.partition.standard_errors)
+    def _estimates(self, sample: WeightedSample, rows_together: int) -> dict[str, Estimate]:
+        """The estimates; rows that share a prompt, or are drawn together, do not count as independent."""
+        mates = num_generations(self.get_env()) if len(self.partition.counts) > 1 else 1  # type: ignore[arg-type]
+        z = self.partition.log_z, self.partition.standard_errors
+        return estimate(sample.cpu(), *z, math.lcm(mates, rows_together))
 
     def train(self) -> None:
         """One gradient step on the rollout."""
@@ -241,10 +243,9 @@ class DistributionMatching(EpisodicAlgorithm):
             advantages = rewards[:, None] - weights[:, None] * episodes.values
         else:
             # the mean over the others of (pi / q) R estimates E_pi[R]; it knows nothing of x, so it brings no bias
-            advantages = rewards - weights * self._proposal.baselines(rewards, sample.prompts, self.baseline)
-            advantages = advantages[:, None].expand_as(episodes.mask)
-        returns = pseudo_rewards[:, None] * episodes.mask
-        return episodes.replace(advantages=(advantages * episodes.mask).float(), returns=returns.float())
+            advantages = (rewards - weights * self._proposal.baselines(rewards, sample.prompts, self.baseline))[:, None]
+        made = {"advantages": advantages, "returns": pseudo_rewards[:, None]}  # (E, T) or (E, 1)
+        return episodes.replace(**{name: (number * episodes.mask).float() for name, number in made.items()})
 
     def _pseudo_rewards(self, sample: WeightedSample) -> list[torch.Tensor]:
         """Weights pi / q, pseudo-rewards f'(1) - f'(t) and their products, (E,); 0 for prompts whose Z is 0 so far."""
@@ -263,24 +264,28 @@ class DistributionMatching(EpisodicAlgorithm):
         return losses + self.vf_coef * statistics["value_loss"], statistics
 
     def report(self, episodes: int) -> dict[str, Estimate]:
-        """Everything that describes the policy, from fresh samples of it: of a trained policy, the final word.
+        """Everything that describes the policy, from fresh samples: of a trained policy, the final word.
+
+        Half are the reference's, as the policy's own do not show what it has lost; the last five need its own alone.
 
         Args:
-            episodes: how many; a multiple of the number of envs.
+            episodes: of the policy, and as many of the reference; a multiple of the number of envs.
 
         Returns:
-            what is logged in rollouts; `cap_rate`; `entropy`, in nats per token; `length`, in tokens; and `distinct_1`
-            to `distinct_3` and `self_bleu` (as `textgym.evaluation.Evaluation` has them, without standard errors).
+            what is logged in rollouts, `cap_rate`, `length` in tokens, and `entropy`, `distinct_1` to `distinct_3` and
+            `self_bleu` as `textgym.evaluation.Evaluation` has them.
         """
         self.start()
         drawn = self.sample_episodes(episodes)
-        sample = self.weighted(drawn, drawn.log_probs.double().sum(-1))
+        theirs = self._collect(episodes // self.n_envs, self.reference.actor())  # type: ignore[union-attr]
+        mixed = mixed_episodes(drawn, theirs, self.token_model, self.reference, self.micro_batch_size)
+        sample = self.weighted(mixed, mixture_log_probs(mixed))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)
-        sample = dataclasses.replace(sample, features={**sample.features, "cap_rate": capped.double()})
+        sample = replace(sample, features={**sample.features, "cap_rate": capped.double()})
         described = describe(self, drawn, samples=0)
         varied = {name: getattr(described, name) for name in ("distinct_1", "distinct_2", "distinct_3", "self_bleu")}
-        numbers = {name: Estimate(math.nan if v is None else v, math.nan) for name, v in varied.items()}
-        return self._estimates(sample) | {"entropy": described.entropy} | numbers
+        numbers = {name: Estimate(math.nan if v is None else v) for name, v in varied.items()}
+        return self._estimates(sample, rows_together=2) | {"entropy": described.entropy} | numbers
 
     def extra_tensors(self) -> dict[str, torch.Tensor]:
         """The estimate of Z, and the proposal's weights."""
@@ -291,6 +296,5 @@ class DistributionMatching(EpisodicAlgorithm):
         if self.env is None:
             self.partition = LogPartition(len(tensors["counts"]))
         self.partition.load(tensors)
-        kept = {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}
-        if kept:
+        if kept := {n.removeprefix("proposal."): t for n, t in tensors.items() if n.startswith("proposal.")}:
             self._proposal.load(kept)

@@ -10,6 +10,7 @@ import torch
 
 from textgym.matching import Estimate
 from textgym.training import Actor, Alternating, Episodes, ModelActor, Reference, TokenModel
+from textgym.training.reference import with_log_probs
 from textgym.training.returns import Baseline, baselines
 from textgym.training.terms import log_probs_under, with_training_terms
 
@@ -27,6 +28,9 @@ class Proposal:
     Attributes:
         actor: what samples from q.
     """
+
+    rows_together = 1
+    """Every so many rows have one of each model that samples; they are drawn together."""
 
     def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
         self.token_model, self.reference, self.micro_batch_size = token_model, reference, micro_batch_size
@@ -64,8 +68,30 @@ class Proposal:
         """Take over what `tensors` returned."""
 
 
+def mixture_log_probs(episodes: Episodes) -> torch.Tensor:
+    """Log-probabilities of evaluated episodes under (pi + a) / 2, (E,) float64."""
+    parts = episodes.log_probs, episodes.reference_log_probs
+    return torch.logaddexp(*(part.double().sum(-1) for part in parts)) - math.log(2)
+
+
+def mixed_episodes(
+    drawn: Episodes,
+    theirs: Episodes,
+    token_model: TokenModel,
+    reference: Reference | None,
+    micro_batch_size: int | None,
+) -> Episodes:
+    """The policy's evaluated episodes, (E,), and the reference's, (E,), in turn and all evaluated: (2 E,)."""
+    theirs = with_log_probs(token_model, reference, theirs, micro_batch_size)
+    theirs = with_training_terms(token_model, theirs, micro_batch_size)
+    in_turn = torch.arange(2 * len(drawn), device=drawn.rows.device).view(2, -1).T.flatten()
+    return Episodes.concatenate([drawn, theirs]).select(in_turn)
+
+
 class Mixture(Proposal):
     """q = (pi + a) / 2: every other row is sampled from the reference, so pi / q and a / q never exceed 2."""
+
+    rows_together = 2
 
     def __init__(self, token_model: TokenModel, reference: Reference, micro_batch_size: int | None):
         super().__init__(token_model, reference, micro_batch_size)
@@ -93,8 +119,7 @@ class Mixture(Proposal):
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """Log-probabilities under (pi + a) / 2, (E,) float64."""
-        parts = episodes.log_probs, episodes.reference_log_probs
-        return torch.logaddexp(*(part.double().sum(-1) for part in parts)) - math.log(2)
+        return mixture_log_probs(episodes)
 
     def baselines(self, rewards: torch.Tensor, prompts: torch.Tensor, kind: Baseline) -> torch.Tensor:
         """The baselines of `Proposal`, but a policy's row and the reference's next to it are left out together.

@@ -30,6 +30,7 @@ from textgym.evaluation import (
     off_policy_sample,
     read_episodes,
 )
+from textgym.evaluation.groups import group_size
 from textgym.evaluation.importance import SMALLEST_SAMPLE, SampleSize
 from textgym.evaluation.tables import off_policy_table
 from textgym.language_models.precision import Precision
@@ -70,13 +71,13 @@ def estimates(args: Args) -> tuple[Estimate, dict[str, OffPolicyEstimate | str]]
     episodes = read_episodes(args.log, policy.task)
     sample = off_policy_sample(episodes, policy, scorer=policy.task.scorer if args.scorer else None)
     found: dict[str, OffPolicyEstimate | str] = {}
-    bound = args.min_effective_sample_size
+    group, bound = group_size(episodes), args.min_effective_sample_size
     for name in args.estimators or [n for n in ESTIMATORS if sample.values is not None or n not in ("dr", "wdr")]:
         try:
-            found[name] = estimate_value(sample, name, gamma=args.gamma, min_effective_sample_size=bound)
+            found[name] = estimate_value(sample, name, gamma=args.gamma, group=group, min_effective_sample_size=bound)
         except NoOverlapError as error:
             found[name] = str(error)
-    return Estimate.mean_of(sample.rewards.sum(-1)), found
+    return Estimate.mean_of(sample.rewards.sum(-1).view(-1, group).mean(-1)), found
 
 
 def main(args: Args) -> dict[str, OffPolicyEstimate | str]:

@@ -43,10 +43,8 @@ COLUMNS = {**{f"pass@{k}": "{:.3f}" for k in KS}, "best at its KL": "{:.3f}", "K
 """The columns of the table, and their formats."""
 
 
-def exact_measures(
-    log_pi: torch.Tensor, log_a: torch.Tensor, rewards: torch.Tensor, success: float
-) -> dict[str, float]:
-    """`COLUMNS` and the reward of a policy, means over prompts.
+def exact_measures(log_pi: torch.Tensor, log_a: torch.Tensor, rewards: torch.Tensor, success: float) -> dict[str, Any]:
+    """`COLUMNS` and the reward of a policy, means over prompts, and each prompt's chance of a right answer.
 
     Args:
         log_pi: (C, X) of the policy.
@@ -61,6 +59,7 @@ def exact_measures(
         "KL": distance,
         "entropy": entropy(log_pi).mean().item(),
         "reward": expectation(log_pi, rewards).mean().item(),
+        "chances": expectation(log_pi, right).clamp(max=1.0).tolist(),
     }
 
 
@@ -107,7 +106,7 @@ class Args(TrainingArgs):
         log_pi, log_a = self.answers.log_probs(agent), self.answers.reference_log_probs(agent)
         return exact_measures(log_pi, log_a, self.rewards, self.success)
 
-    def best_of(self, agent: EpisodicAlgorithm) -> dict[str, dict[str, float]]:
+    def best_of(self, agent: EpisodicAlgorithm) -> dict[str, dict[str, Any]]:
         """The same of the best of n answers of the untrained model, which needs the verifier wherever it is used."""
         log_a = self.answers.reference_log_probs(agent)
         made = {n: best_of_log_probs(n, log_a, self.rewards) for n in BEST_OF}
@@ -123,7 +122,7 @@ class Report:
         args: of the experiment.
     """
 
-    def __init__(self, records: list[dict[str, Any]], best_of: dict[str, dict[str, float]], args: Args):
+    def __init__(self, records: list[dict[str, Any]], best_of: dict[str, dict[str, Any]], args: Args):
         self.records, self.best_of, self.args = records, best_of, args
 
     @property

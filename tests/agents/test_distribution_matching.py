@@ -200,9 +200,11 @@ def test_the_report_is_near_the_exact_numbers(target):
         else:
             assert 0 < estimate.standard_error < 0.1, name
             assert abs(estimate.value - value) < 5 * estimate.standard_error, name
-    assert 0 < report["effective_sample_size"].value < 4096
+    assert 0 < report["effective_sample_size"].value < 2 * 4096  # of the policy's and the reference's
     assert report["distinct_1"].value < report["distinct_2"].value < report["distinct_3"].value <= 1
     assert 0 < report["self_bleu"].value <= 1
+    seen = report.pop("mass_seen")
+    assert abs(seen.value - 1) < 5 * seen.standard_error < 0.5
     assert report.keys() == {"kl_p_q", "effective_sample_size", "distinct_1", "distinct_2", "distinct_3", "self_bleu"}
 
 

@@ -65,9 +65,12 @@ def test_mates_are_not_counted_as_independent():
     per_prompt = [1 - math.comb(8 - int(c), 2) / math.comb(8, 2) for c in counts]
     assert found.pass_at[2].value == pytest.approx(np.mean(per_prompt))
     assert found.pass_at[2].standard_error == pytest.approx(np.std(per_prompt, ddof=1) / math.sqrt(32))
-    alone = describe(policy, episodes)
-    assert alone.entropy.value == pytest.approx(found.entropy.value) and alone.pass_at == {}
-    assert alone.entropy.standard_error != pytest.approx(found.entropy.standard_error, rel=1e-3)
+    alone = describe(policy, episodes)  # mates are known by their prompts, whether or not pass@k is asked
+    assert alone.reward == found.reward and alone.entropy == found.entropy and alone.pass_at == {}
+    fours = describe(policy, episodes, success=Success((2,), 4)).pass_at[2]  # two estimates from each prompt's eight
+    halves = rewards.view(-1, 2, 4).sum(-1)
+    each = [[1 - math.comb(4 - int(c), 2) / math.comb(4, 2) for c in pair] for pair in halves]
+    assert fours.standard_error == pytest.approx(np.std(np.mean(each, 1), ddof=1) / math.sqrt(32))
     assert found.to_json()["pass_at"]["2"]["value"] == found.pass_at[2].value
 
 

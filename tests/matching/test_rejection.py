@@ -132,7 +132,7 @@ def test_standard_errors_are_the_spread_of_the_estimates(filtered):
         if math.isinf(value):
             assert all(one.value == math.inf and math.isnan(one.standard_error) for one in found)
             continue
-        values, errors = torch.tensor(found, dtype=torch.float64).T
+        values, errors, *_ = torch.tensor(found, dtype=torch.float64).T
         spread = values.std().item()
         assert errors.mean().item() == pytest.approx(spread, rel=0.2), path  # of 200, known to 5% (one deviation)
         assert values.mean().item() == pytest.approx(value, abs=5 * spread / math.sqrt(200) + 0.1 * spread), (

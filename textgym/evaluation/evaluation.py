@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from textgym.evaluation.frontier import Frontier, OutOfRangeError
+from textgym.evaluation.groups import group_size
 from textgym.evaluation.other_scorers import make_scorers, score_episodes
 from textgym.evaluation.policies import Policy
 from textgym.evaluation.samples import Sample
 from textgym.evaluation.success import Success
-from textgym.matching.estimates import Estimate, jackknife
+from textgym.matching.estimates import LIMITS, Estimate
+from textgym.matching.intervals import ANY, SHARE, Range
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 from textgym.scorers import Scorer
 from textgym.scorers.trainer import take_metrics
@@ -28,12 +30,12 @@ from textgym.training.episodes import Episodes
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured over E independent episodes.
+    """What is measured over E episodes, each number with its standard error and 95% interval where it has one.
 
     Attributes:
         episodes: E.
         reward: undiscounted return of the env.
-        components: total of each scorer component, over the episodes to which it applies.
+        components: total of each scorer component, mean over the episodes to which it applies.
         metrics: what reward functions reported with `log_metric`, means over their calls.
         pass_at: the chance that at least one of k completions of a prompt is right, by k; empty where it is not asked.
         other_components: the components of the scorers that were given, which the env's reward does not have in it.
@@ -71,7 +73,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes; a standard error that is not known becomes None."""
+        """Nested dicts and lists that `json.dumps` takes; what is not known, NaN, becomes None."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, Estimate):
@@ -95,8 +97,9 @@ def evaluate(
 ) -> Evaluation:
     """Sample fresh episodes of a policy in its env and measure them; the policy and its counters do not change.
 
-    Standard errors take episodes as independent, so the env should have `num_generations=1`, because mates share a
-    prompt; or, with `success`, `num_generations=success.attempts`, and then groups are what is independent.
+    Standard errors and intervals take groups as independent, where the env has `num_generations` above 1 and several
+    prompts, because mates share a prompt; otherwise episodes. With `success`, the env must have
+    `num_generations=success.attempts`, or a multiple of it.
 
     Args:
         policy: an agent, or a `ModelPolicy`; in an env with `split="test"`, it is measured on held-out prompts.
@@ -134,12 +137,17 @@ def describe(
         scorers: see `evaluate`.
         frontier: see `evaluate`.
     """
-    task, rewards, group = policy.task, episodes.rewards.sum(-1), success.attempts if success else 1
+    task, rewards, group = policy.task, episodes.rewards.sum(-1), group_size(episodes)
     pass_at = success.pass_at(episodes, task.scorer.component_names) if success else {}
 
-    def mean_of(values: torch.Tensor) -> Estimate:
-        means = values.double().view(-1, group).nanmean(-1)  # NaN where nothing applies
-        return Estimate.mean_of(means[~means.isnan()])
+    def mean_of(values: torch.Tensor, limits: Range = ANY) -> Estimate:
+        x, applies = values.double(), ~values.isnan()  # NaN where nothing applies
+        if group == 1:
+            return Estimate.mean_of(x[applies], limits)
+        if ((x == 0) | (x == 1) | ~applies).all():
+            limits = SHARE
+        sums, counts = (part.view(-1, group).sum(-1) for part in (x.nan_to_num(), applies.double()))
+        return Estimate.ratio_of(sums[counts > 0], counts[counts > 0], limits)
 
     kls = (episodes.log_probs - episodes.reference_log_probs).double().sum(-1)
     independent = [values.double().view(-1, group).mean(-1).cpu() for values in (rewards, kls)]
@@ -158,11 +166,11 @@ def describe(
             for scorer in scorers
             for name, values in score_episodes(task, scorer, episodes).items()
         },
-        kl_to_reference=mean_of(kls),
+        kl_to_reference=mean_of(kls, LIMITS["kl_to_reference"]),
         share_of_attainable=within_range(frontier.share, *independent) if frontier else None,
         times_least_kl=within_range(frontier.times_least, *independent) if frontier else None,
         entropy=token_entropy(policy, episodes, group),
-        length=mean_of(episodes.lengths),
+        length=mean_of(episodes.lengths, (1.0, task.mdp.max_new_tokens)),
         eos_share=mean_of(torch.tensor(ends)),
         **variety(completions, texts),  # type: ignore[arg-type]
         samples=tuple(Sample(*parts[i], rewards[i].item()) for i in evenly_spaced(range(len(texts)), samples)),
@@ -197,9 +205,7 @@ def token_entropy(policy: Policy, episodes: Episodes, group: int = 1) -> Estimat
         )
         sums[index] = terms.entropies.double().sum(-1)
     sums, lengths = (x.double().view(-1, group).sum(-1) for x in (sums, episodes.lengths))
-    with torch.enable_grad():
-        weights = torch.full_like(sums, 1 / len(sums), requires_grad=True)
-        return jackknife((weights @ sums) / (weights @ lengths), weights)
+    return Estimate.ratio_of(sums, lengths, (0.0, math.log(policy.task.mdp.allowed.sum())))
 
 
 def variety(completions: Sequence[Sequence[int]], texts: Sequence[str]) -> dict[str, float | None]:

@@ -123,7 +123,7 @@ class Frontier:
             ValueError: the KL is negative.
         """
         point = self._within(kl)
-        return Estimate(point.reward, point.beta * point.standard_error)
+        return Estimate.normal(point.reward, point.beta * point.standard_error)
 
     def least_kl(self, reward: float) -> Estimate:
         """The least KL, in nats per text, at which a policy earns `reward`; 0 where the reference does.
@@ -132,7 +132,7 @@ class Frontier:
             OutOfRangeError: the samples do not support it, or no policy earns it.
         """
         point = self._earning(reward)
-        return Estimate(point.kl, point.standard_error)
+        return Estimate.normal(point.kl, point.standard_error)
 
     def share(self, rewards: torch.Tensor, kls: torch.Tensor) -> Estimate:
         """The share of the attainable reward at a policy's KL: its gain over the reference, by the most possible one.
@@ -153,7 +153,7 @@ class Frontier:
         share, beta = (reward - self.start) / most, point.beta
         variance = _variance_of_mean(rewards - share * beta * kls)
         variance += self._variance(point, -share * beta, share - 1)
-        return Estimate(share, math.sqrt(variance) / most)
+        return Estimate.normal(share, math.sqrt(variance) / most)
 
     def times_least(self, rewards: torch.Tensor, kls: torch.Tensor) -> Estimate:
         """How many times the least KL for its reward a policy's KL is.
@@ -172,7 +172,7 @@ class Frontier:
         point = self._earning(reward)
         times = kl / point.kl
         variance = _variance_of_mean(kls - times / point.beta * rewards) + self._variance(point, times, 0.0)
-        return Estimate(times, math.sqrt(variance) / point.kl)
+        return Estimate.normal(times, math.sqrt(variance) / point.kl)
 
     def curve(self, points: int = 60) -> list[Point]:
         """Points from the reference's KL of nearly 0 to the limit, evenly spaced in KL."""

@@ -20,7 +20,8 @@ V is a guess of the policy's values; a bad one costs variance only. Where no Q i
 condition holds whatever V is.
 
 Every estimator is a smooth function of weighted means, so the standard error is the delta method's, in the form of the
-infinitesimal jackknife (`textgym.matching.estimates`). A bootstrap would draw the same weights again: it knows no more
+infinitesimal jackknife (`textgym.matching.estimates`), and the interval is corrected for skewness
+(`textgym.matching.intervals`). A bootstrap would draw the same weights again: it knows no more
 of rare large ones, and costs a thousand times as much.
 """
 
@@ -48,15 +49,17 @@ class NoOverlapError(ValueError):
 
 
 class OffPolicyEstimate(NamedTuple):
-    """A policy's value, with its standard error and the number of episodes of its own that would say as much."""
+    """A policy's value, as in an `Estimate`, and the number of episodes of its own that would say as much."""
 
     value: float
     standard_error: float
+    low: float
+    high: float
     effective_sample_size: float
 
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """The interval value -+ z standard errors, 95% by default."""
-        return Estimate(self.value, self.standard_error).interval(z)
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval."""
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def _effective_sample_size(log_weights: torch.Tensor, rest: torch.Tensor) -> flo
 
 def _check_mean(weights: torch.Tensor, group: int) -> None:
     """Refuse weights of whole episodes whose mean is not 1."""
-    mean, error = Estimate.mean_of(weights.view(-1, group).mean(-1))
+    mean, error, *_ = Estimate.mean_of(weights.view(-1, group).mean(-1))
     if abs(mean - 1) > MOST_DEVIATIONS * error + 1e-3:  # log-probabilities are float32's
         raise NoOverlapError(
             f"the mean weight is {mean:.3f} ± {error:.3f}, not 1: either the behaviour never chooses what the policy "

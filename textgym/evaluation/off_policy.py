@@ -12,6 +12,7 @@ import torch
 
 from textgym.arguments import Count, Probability
 from textgym.evaluation.episode_log import check_episodes
+from textgym.evaluation.groups import group_size
 from textgym.evaluation.importance import (
     SMALLEST_SAMPLE,
     Estimator,
@@ -37,7 +38,7 @@ def off_policy(
     values: torch.Tensor | None = None,
     q_values: torch.Tensor | None = None,
     gamma: Probability = 1.0,
-    group: Count = 1,
+    group: Count | None = None,
     min_effective_sample_size: SampleSize = SMALLEST_SAMPLE,
 ) -> OffPolicyEstimate:
     """The expected discounted return of a policy, from episodes that another policy wrote.
@@ -50,9 +51,9 @@ def off_policy(
         scorer: in any form that an env's `scorer` takes: its rewards count in place of the logged ones.
         values: (E, T) V(s_t), for `dr` and `wdr`; by default those of the policy's value head, if it is trained.
         q_values: (E, T) Q(s_t, a_t); by default V(s_t).
-        gamma: see `estimate_value`, as for all that follow.
-        group: episodes that stand together for one prompt.
-        min_effective_sample_size: below it, the estimate is refused.
+        gamma: see `estimate_value`.
+        group: every so many episodes that stand together depend on each other; by default those of one prompt.
+        min_effective_sample_size: see `estimate_value`.
 
     Raises:
         NoOverlapError: the estimate is refused, see `estimate_value`.
@@ -60,7 +61,7 @@ def off_policy(
         ScorerError: the scorer failed.
     """
     sample = off_policy_sample(episodes, policy, scorer=scorer, values=values, q_values=q_values)
-    bound = min_effective_sample_size
+    group, bound = group_size(episodes) if group is None else group, min_effective_sample_size
     return estimate_value(sample, estimator, gamma=gamma, group=group, min_effective_sample_size=bound)
 
 

@@ -15,8 +15,8 @@ from math import comb
 
 import torch
 
+from textgym.evaluation.groups import check_groups
 from textgym.evaluation.policies import Policy
-from textgym.evaluation.success import check_groups
 from textgym.matching import Acceptance, Estimate, Target, find_log_beta, log_acceptance, measure
 from textgym.training.episodes import Episodes
 from textgym.training.features import check_features, features_of

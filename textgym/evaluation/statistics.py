@@ -10,25 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
-
-@cache
-def t_quantile(degrees: int, coverage: float = 0.95) -> float:
-    """The t with P(|T| <= t) = coverage for Student's T.
-
-    Where T = sqrt(degrees) tan(A), the density of A in (-pi/2, pi/2) is proportional to cos(A)^(degrees - 1).
-
-    Args:
-        degrees: of freedom, at least 1.
-        coverage: in (0, 1).
-    """
-    angles = np.linspace(0, math.pi / 2, 100_001)
-    density = np.cos(angles) ** (degrees - 1)
-    mass = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])  # trapezoids
-    return math.sqrt(degrees) * math.tan(np.interp(coverage, mass / mass[-1], angles))
+from textgym.matching.intervals import Z, t_quantile
 
 
 @dataclass(frozen=True)
@@ -47,8 +32,8 @@ class Interval:
 
     @classmethod
     def normal(cls, mean: float, standard_error: float) -> Interval:
-        """An estimate from so many cases that its error is normal, mean ± 1.96 standard errors."""
-        return cls(float(mean), 1.96 * float(standard_error))
+        """An estimate from so many cases that its error is normal, mean ± z standard errors, z = 1.96."""
+        return cls(float(mean), Z * float(standard_error))
 
     def text(self, format: str) -> str:
         """The interval as text, such as `+0.713 ± 0.031`; `format` is for each number."""

@@ -14,7 +14,9 @@ from math import comb
 import torch
 
 from textgym.arguments import CheckedArguments, Count, Finite
+from textgym.evaluation.groups import check_groups, group_size
 from textgym.matching.estimates import Estimate
+from textgym.matching.intervals import SHARE
 from textgym.training.episodes import Episodes
 from textgym.training.features import features_of
 
@@ -77,20 +79,10 @@ class Success(CheckedArguments):
         if self.component not in features:
             raise ValueError(f"success is told by the component {self.component!r}; the env has {list(features)}")
         right = (features[self.component] >= self.at_least).view(-1, self.attempts).sum(-1).tolist()
-        return {
-            k: Estimate.mean_of(torch.tensor([pass_at_k(self.attempts, c, k) for c in right], dtype=torch.float64))
-            for k in self.ks
-        }
+        together = max(group_size(episodes) // self.attempts, 1)  # numbers of one prompt
 
+        def mean_of(k: int) -> Estimate:
+            each = torch.tensor([pass_at_k(self.attempts, c, k) for c in right], dtype=torch.float64)
+            return Estimate.mean_of(each.view(-1, together).mean(-1), SHARE)
 
-def check_groups(episodes: Episodes, n: int) -> None:
-    """Check that every n episodes that stand together have one prompt.
-
-    Raises:
-        ValueError: n does not divide the number of episodes, or n that stand together have several prompts.
-    """
-    if n < 1 or len(episodes) % n:
-        raise ValueError(f"{len(episodes)} episodes cannot be parted into groups of n={n}")
-    prompts = episodes.prompt_ids.view(-1, n)
-    if (prompts != prompts[:, :1]).any():
-        raise ValueError(f"the episodes of a group have several prompts; make the env with num_generations={n}")
+        return {k: mean_of(k) for k in self.ks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def table(evaluation: Evaluation, title: str) -> Table:
-    """Every number with its standard error, where it has one."""
+    """Every number with its standard error and its 95% interval, where it has one."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -38,13 +39,13 @@ def table(evaluation: Evaluation, title: str) -> Table:
         ("self-BLEU", evaluation.self_bleu),
     ]
     made = Table(title=escape(title), title_justify="left")
-    for name in ("", "mean", "standard error"):
+    for name in ("", "mean", "standard error", "95% interval"):
         made.add_column(name, justify="left" if not name else "right")
     for name, value in rows:
         if isinstance(value, Estimate):
-            made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}")
+            made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}", in_words(value))
         else:
-            made.add_row(escape(name), "-" if value is None else f"{value:.4f}", "")
+            made.add_row(escape(name), "-" if value is None else f"{value:.4f}", "", "")
     return made
 
 
@@ -62,6 +63,11 @@ def off_policy_table(title: str, logged: Estimate, estimates: Mapping[str, OffPo
             made.add_row(name, "refused")
             continue
         size = f"{estimate.effective_sample_size:.1f}" if isinstance(estimate, OffPolicyEstimate) else ""
-        low, high = estimate.interval()
-        made.add_row(name, f"{estimate.value:.4f}", f"{estimate.standard_error:.4f}", f"{low:.4f} to {high:.4f}", size)
+        made.add_row(name, f"{estimate.value:.4f}", f"{estimate.standard_error:.4f}", in_words(estimate), size)
     return made
+
+
+def in_words(estimate: Estimate | OffPolicyEstimate) -> str:
+    """The 95% interval; nothing where it is not known."""
+    low, high = estimate.interval()
+    return "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

@@ -6,13 +6,13 @@ All of it is functions and values over numbers of completions; nothing here know
 from textgym.matching.divergences import Divergence, DivergenceName, make_divergence
 from textgym.matching.estimates import (
     Estimate,
-    LogPartition,
     WeightedSample,
     effective_sample_size,
     estimate,
     jackknife,
 )
 from textgym.matching.fitting import check_zeros, fit_to_reference
+from textgym.matching.partition import LogPartition
 from textgym.matching.products import Product, make_target
 from textgym.matching.rejection import Acceptance, find_log_beta, log_acceptance, measure
 from textgym.matching.targets import RLHF, Distributional, Features, Pointwise, Target, least_kl

@@ -3,87 +3,71 @@
 Every number is a smooth function of weighted means over the sample. Its standard error is the infinitesimal jackknife's
 (Efron 1982): with weights 1/n on n independent samples and dg/dw_i the derivative of the number g with respect to the
 i-th weight, the variance is sum_i (dg/dw_i)^2 / n^2, where dg/dw_i is centred. Autograd gives the derivatives, so what
-Z's own estimation adds is counted without a formula for each number.
+Z's own estimation adds is counted without a formula for each number. The same derivatives have the skewness that
+`textgym.matching.intervals` corrects for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.functional import softplus
 
+from textgym.matching.intervals import ANY, SHARE, Range, Z, interval, normal, unseen, wilson
 from textgym.matching.targets import Features
+
+LIMITS: dict[str, Range] = {
+    **dict.fromkeys(("kl_p_pi", "kl_pi_p", "kl_p_q", "kl_to_reference"), (0.0, math.inf)),
+    **dict.fromkeys(("tv", "mass_outside"), SHARE),
+    "js": (0.0, math.log(2)),
+}
+"""What the numbers of `estimate` can be; the others can be anything."""
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error, which is NaN where it has none."""
+    """A number with its standard error and its 95% interval, see `textgym.matching.intervals`; NaN is not known."""
 
     value: float
-    standard_error: float
+    standard_error: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
     @classmethod
-    def mean_of(cls, values: torch.Tensor) -> Estimate:
-        """The mean of independent values, (n,), with s / sqrt(n); a single one has no standard error."""
+    def normal(cls, value: float, standard_error: float) -> Estimate:
+        """A number whose error is normal: its interval is the value ∓ 1.96 standard errors."""
+        return cls(value, standard_error, *normal(value, standard_error))
+
+    @classmethod
+    def mean_of(cls, values: torch.Tensor, limits: Range = ANY) -> Estimate:
+        """The mean of independent values, (n,), which are known to lie within limits; NaN where there is no value."""
         x = values.double()
-        return cls(x.mean().item(), (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan)
+        if len(x) < 2 or ((x != 0) & (x != 1)).any():
+            return cls.ratio_of(x, torch.ones_like(x), limits)
+        found = cls.ratio_of(x, torch.ones_like(x), SHARE)
+        return cls(*found[:2], *wilson(x.sum().item(), len(x)))
 
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """The interval value -+ z standard errors, 95% by default."""
-        return self.value - z * self.standard_error, self.value + z * self.standard_error
+    @classmethod
+    def ratio_of(cls, numerators: torch.Tensor, denominators: torch.Tensor, limits: Range = ANY) -> Estimate:
+        """The ratio of the means of independent pairs, (n,) each, by the delta method.
 
-
-class LogPartition:
-    """Z of each prompt as the running mean of P(x) / q(x) over all samples so far.
-
-    It is unbiased for any proposals q that are positive where P is, also for changing ones.
-
-    Args:
-        num_prompts: prompts are numbered 0..num_prompts - 1.
-    """
-
-    def __init__(self, num_prompts: int):
-        self.counts = np.zeros(num_prompts, np.int64)
-        self.log_sums, self.log_squares = (np.full(num_prompts, -np.inf) for _ in range(2))
-
-    def add(self, prompt_ids: torch.Tensor, log_ratios: torch.Tensor) -> None:
-        """Count samples: (n,) prompts, and (n,) log P - log q, which may be -inf."""
-        ids, values = prompt_ids.cpu().numpy(), log_ratios.double().cpu().numpy()
-        np.add.at(self.counts, ids, 1)
-        np.logaddexp.at(self.log_sums, ids, values)
-        np.logaddexp.at(self.log_squares, ids, 2 * values)
-
-    @property
-    def log_z(self) -> torch.Tensor:
-        """The estimates of log Z, (num_prompts,) float64; -inf where no sample had P > 0, NaN where there is none."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return torch.from_numpy(self.log_sums - np.log(self.counts))
-
-    @property
-    def standard_errors(self) -> torch.Tensor:
-        """The standard errors of log Z, (num_prompts,): those of Z, relative to it; NaN where they are not known."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            second = np.exp(self.log_squares - 2 * self.log_sums + np.log(self.counts))  # mean of squares / mean^2
-            return torch.from_numpy(np.sqrt((second - 1).clip(0) / (self.counts - 1)))
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything, for a checkpoint."""
-        return {name: torch.tensor(getattr(self, name)) for name in ("counts", "log_sums", "log_squares")}
-
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take over what `tensors` returned.
-
-        Raises:
-            ValueError: they are of another number of prompts.
+        Args:
+            numerators: of cases, such as sums over an episode's tokens.
+            denominators: of the same cases, such as numbers of tokens.
+            limits: within which the ratio of any case is known to lie.
         """
-        if len(tensors["counts"]) != len(self.counts):
-            raise ValueError(f"Z was estimated for {len(tensors['counts'])} prompts, the env has {len(self.counts)}")
-        for name in ("counts", "log_sums", "log_squares"):
-            setattr(self, name, tensors[name].cpu().numpy().copy())
+        x, y = numerators.double(), denominators.double()
+        ratio = (x.sum() / y.sum()).item()
+        error, (low, high) = interval(ratio, (x - ratio * y) / y.mean(), limits)
+        if math.isnan(low) and not math.isnan(error):
+            low, high = unseen(ratio, len(x), limits)
+        return cls(ratio, error, low, high)
+
+    def interval(self) -> Range:
+        """The 95% interval."""
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -119,33 +103,58 @@ class WeightedSample:
 
 
 def estimate(
-    sample: WeightedSample, log_z: torch.Tensor | None = None, log_z_errors: torch.Tensor | None = None
+    sample: WeightedSample,
+    log_z: torch.Tensor | None = None,
+    log_z_errors: torch.Tensor | None = None,
+    group: int = 1,
 ) -> dict[str, Estimate]:
     """What describes a policy on its way to a target: divergences in nats, means over prompts.
 
-    Samples count as independent. Prompts whose Z is 0 so far are left out of everything that depends on the target,
-    which is NaN where no prompt is left.
+    Prompts whose Z is 0 so far are left out of everything that depends on the target, which is NaN where no prompt is
+    left.
 
     Args:
-        sample: of any proposal that is positive where the policy or the target is.
+        sample: of any proposal that is positive where the policy or the target is. Samples of the policy alone do not
+            show what the policy has lost; those of a mixture with the reference do.
         log_z: (prompts,) log Z where it is known better than from this sample (`LogPartition.log_z`).
         log_z_errors: (prompts,) its standard errors; 0 where not given.
+        group: every so many samples that stand together depend on each other, such as those of one prompt; groups count
+            as independent.
 
     Returns:
         `kl_p_pi`, KL(p || pi); `kl_pi_p`, KL(pi || p), infinite where the policy has mass outside the target's support;
-        `mass_outside`, that mass; `tv`, total variation; `js`, Jensen-Shannon, at most log 2; `kl_p_q`, KL(p || q);
-        `kl_to_reference`, KL(pi || a);
+        `mass_outside`, that mass; `mass_seen`, the estimate of the mass of p that this sample could show, 1 but for
+        noise, which needs a Z that is known from elsewhere; `tv`, total variation, in [0, 1]; `js`, Jensen-Shannon, in
+        [0, log 2]; `kl_p_q`, KL(p || q); `kl_to_reference`, KL(pi || a);
         `log_z`, averaged over prompts; the features' means under the policy by name; and `effective_sample_size`, the
         number of samples of p that the sample is worth, (sum w)^2 / sum w^2 with w = p / q.
+
+        Where `mass_seen` is more than 3 standard errors below 1, the sample is blind to a part of p, and KL(p || pi)
+        and KL(p || q) are those of the other part: their standard errors and upper ends are infinite.
+
+    Raises:
+        ValueError: the samples cannot be parted into groups.
     """
     n, double = len(sample.log_pi), torch.float64
+    if n % group:
+        raise ValueError(f"{n} samples cannot be parted into groups of group={group}")
     weights = torch.full((n,), 1 / n, dtype=double, requires_grad=True)
     known = None if log_z is None else log_z.to(double).clone().requires_grad_()
     numbers = functionals(sample, weights, known)
     errors = torch.zeros_like(known) if known is not None and log_z_errors is None else log_z_errors
-    result = {name: jackknife(number, weights, known, errors) for name, number in numbers.items()}
+    result = {
+        name: jackknife(number, weights, known, errors, group=group, limits=LIMITS.get(name, ANY))
+        for name, number in numbers.items()
+    }
+    if log_z is not None and log_z_errors is not None:  # tv is no smooth function of Z
+        more = tv_error(sample, log_z.to(double), log_z_errors.to(double))
+        result["tv"] = jackknife(numbers["tv"], weights, group=group, limits=LIMITS["tv"], more=more)
+    seen = result["mass_seen"]
+    if 1 - seen.value > 3 * seen.standard_error + 1e-9:  # but for rounding, it is 1 where Z is this sample's own
+        for name in ("kl_p_pi", "kl_p_q"):
+            result[name] = result[name]._replace(standard_error=math.inf, high=math.inf)
     size = effective_sample_size(sample.log_p - sample.log_q)
-    return result | {"effective_sample_size": Estimate(size, math.nan)}
+    return result | {"effective_sample_size": Estimate(size)}
 
 
 def jackknife(
@@ -153,6 +162,10 @@ def jackknife(
     weights: torch.Tensor,
     known: torch.Tensor | None = None,
     errors: torch.Tensor | None = None,
+    *,
+    group: int = 1,
+    limits: Range = ANY,
+    more: float = 0.0,
 ) -> Estimate:
     """A number with its standard error, that of the infinitesimal jackknife.
 
@@ -161,19 +174,24 @@ def jackknife(
         weights: (n,) 1 / n each, the samples' weights, with gradient.
         known: further numbers that it depends on, with gradient.
         errors: their standard errors.
+        group: see `estimate`.
+        limits: the number's range, to which its interval is cut; the number too, where both ends are finite.
+        more: a further standard error.
 
     Returns:
-        the standard error is NaN where the number is not finite, or n is 1.
+        the standard error is NaN where the number is not finite, or there is one group.
     """
-    n = len(weights)
-    if not (torch.isfinite(number) and number.requires_grad) or n == 1:
-        return Estimate(number.item(), math.nan)
+    value = number.item()
+    if not (math.isfinite(value) and number.requires_grad):
+        return Estimate(value)
     leaves = [weights] if known is None else [weights, known]
     influence, *rest = torch.autograd.grad(number, leaves, retain_graph=True, allow_unused=True)
-    variance = (influence - influence.mean()).square().sum() / n / (n - 1)
     if rest and rest[0] is not None and errors is not None:
-        variance = variance + (rest[0] * errors).square().nansum()
-    return Estimate(number.item(), math.sqrt(variance.item()))
+        more = math.hypot(more, math.sqrt((rest[0] * errors).square().nansum().item()))
+    error, (low, high) = interval(value, influence.view(-1, group).mean(-1), limits, more)
+    if all(map(math.isfinite, limits)):
+        value = min(max(value, limits[0]), limits[1])
+    return Estimate(value, error, low, high)
 
 
 def effective_sample_size(log_weights: torch.Tensor) -> float:
@@ -189,11 +207,8 @@ def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tens
     log_p = sample.log_p.double()
     if log_z is None:
         log_z = weighted_log_z(log_p - log_q, weights, sample.prompts)
-    z = log_z[sample.prompts]  # (n,)
-    usable = torch.isfinite(z)
-    z = torch.where(usable, z, 0.0)
+    w_pi, w_p, z, usable = densities(sample, log_z)
     share = weights * usable / (weights * usable).sum()
-    w_pi, w_p = (log_pi - log_q).exp(), (log_p - log_q - z).exp() * usable
     log_t = torch.where(log_pi == log_p, z, log_pi - log_p + z)  # not NaN where both are -inf
 
     def mean(density: torch.Tensor, values: torch.Tensor, over: torch.Tensor = share) -> torch.Tensor:
@@ -206,6 +221,7 @@ def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tens
         "kl_p_pi": mean(w_p, -log_t),
         "kl_pi_p": mean(w_pi, log_t),
         "mass_outside": outside,
+        "mass_seen": (share * w_p).sum(),
         # E_q[max(pi - p, 0) / q] is half of E_q|pi - p| / q, and bounded where pi / q is, however rare p's samples are
         "tv": (share * (w_pi - w_p).clamp(min=0)).sum(),
         "js": mean(w_pi, jensen_shannon_terms(log_t)) / 2,
@@ -214,6 +230,30 @@ def functionals(sample: WeightedSample, weights: torch.Tensor, log_z: torch.Tens
         "log_z": (share * z).sum(),
         **features,
     }
+
+
+def densities(sample: WeightedSample, log_z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of each sample, (n,): pi / q, p / q, log Z of its prompt, and whether Z is known; 0 and False where it is not."""
+    z = log_z[sample.prompts]
+    usable = torch.isfinite(z)
+    z = torch.where(usable, z, 0.0)
+    w_pi, w_p = (log.double() - sample.log_q.double() for log in (sample.log_pi, sample.log_p))
+    return w_pi.exp(), (w_p - z).exp() * usable, z, usable
+
+
+def tv_error(sample: WeightedSample, log_z: torch.Tensor, errors: torch.Tensor) -> float:
+    """The standard error that Z's brings into total variation, from the values at the ends of Z's 95% interval.
+
+    Its derivative says less: near the target it is 0 where Z is too low, as all of p then seems to lie above pi.
+    """
+
+    def parts(z: torch.Tensor) -> torch.Tensor:
+        w_pi, w_p, _, usable = densities(sample, z)
+        terms = (w_pi - w_p).clamp(min=0) * usable / usable.sum()
+        return torch.zeros_like(log_z).index_add(0, sample.prompts, terms)  # (prompts,)
+
+    change = torch.maximum(*((parts(log_z + end * errors) - parts(log_z)).abs() for end in (Z, -Z)))
+    return change.nan_to_num().square().sum().sqrt().item() / Z
 
 
 def jensen_shannon_terms(log_t: torch.Tensor) -> torch.Tensor:

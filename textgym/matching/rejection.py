@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from textgym.matching.estimates import Estimate, jackknife
+from textgym.matching.estimates import LIMITS, Estimate, jackknife
+from textgym.matching.intervals import SHARE
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,11 @@ def measure(log_ratios: torch.Tensor, log_beta: float) -> Acceptance:
     rate = weights @ log_accept.exp()
 
     before, after = (distances(log_r, log_s, weights) for log_s in (torch.zeros_like(ratios), log_accept - rate.log()))
-    estimated = ({name: jackknife(number, weights) for name, number in found.items()} for found in (before, after))
-    return Acceptance(log_beta, n, jackknife(rate, weights), *estimated)
+    estimated = (
+        {name: jackknife(number, weights, limits=LIMITS[name]) for name, number in found.items()}
+        for found in (before, after)
+    )
+    return Acceptance(log_beta, n, jackknife(rate, weights, limits=SHARE), *estimated)
 
 
 def distances(log_r: torch.Tensor, log_s: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
