@@ -40,7 +40,7 @@ def table(evaluation: Evaluation, title: str) -> Table:
     ]
     made = Table(title=escape(title), title_justify="left")
     for name in ("", "mean", "standard error", "95% interval"):
-        made.add_column(name, justify="left" if not name else "right")
+        made.add_column(name, justify="left" if not name else "right", no_wrap=not name)
     for name, value in rows:
         if isinstance(value, Estimate):
             made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}", in_words(value))
@@ -70,4 +70,4 @@ def off_policy_table(title: str, logged: Estimate, estimates: Mapping[str, OffPo
 def in_words(estimate: Estimate | OffPolicyEstimate) -> str:
     """The 95% interval; nothing where it is not known."""
     low, high = estimate.interval()
-    return "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
+    return "" if math.isnan(low) else f"{low:.4f}..{high:.4f}"
