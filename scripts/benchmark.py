@@ -6,19 +6,24 @@ the median over repeated runs, by process CPU time (which other programs on the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import adapters, env, exact, models, scorers, wrappers
-from scripts.command_line import run_script, versions
+from scripts.benchmarks import adapters, env, exact, models, scorers, startup, wrappers
+from scripts.command_line import versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "env": env.env,
     "exact": exact.exact,
-    "imports": env.imports,
+    "startup": startup.startup,
     "rollout": models.rollout,
     "update": models.update,
     "train": models.train,
@@ -27,18 +32,10 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "scorers": scorers.scorers,
 }
 """Name on the command line -> a function with typed arguments that yields one result after the other."""
+Args: Any = Union[tuple(Annotated[f, tyro.conf.subcommand(name=name)] for name, f in SUBCOMMANDS.items())]  # noqa: UP007
 
 
 def main(results: Iterator[dict[str, Any]]) -> None:
     """Print the results of a subcommand, each with the versions that it was measured with."""
     for result in results:
         print(json.dumps(result | {"versions": versions()}), flush=True)
-
-
-def command_line() -> Any:
-    """One subcommand per function."""
-    return Union[tuple(Annotated[f, tyro.conf.subcommand(name=name)] for name, f in SUBCOMMANDS.items())]  # noqa: UP007
-
-
-if __name__ == "__main__":
-    run_script(main, command_line(), __doc__)

@@ -8,6 +8,11 @@ gallery. Finished runs are not repeated.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 import shlex
 from dataclasses import dataclass, field, replace
@@ -17,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from scripts.agent_arguments import EnvArgs
-from scripts.command_line import console, env_arguments, run_script
+from scripts.command_line import console, env_arguments
 from scripts.experiments.runs import TrainingArgs, run_all
 from scripts.gallery import read_measured, write_measured
 from textgym.arguments import Count
@@ -92,7 +97,3 @@ def main(args: Args) -> dict[str, Any]:
         known[env_id] = found | {"command": args.command(best["agent"])}
         write_measured(best=known)
     return known[env_id]
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

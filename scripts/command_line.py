@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import gymnasium as gym
 import tyro
@@ -46,19 +46,32 @@ def run_script(
         given: the command line; by default the process's.
     """
     words = list(sys.argv[1:] if given is None else given)
-    debug = "--debug" in words
+    parsed = parse(arguments, description, words)
+    try:
+        main(parsed)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        end(error, words)
+
+
+def parse(arguments: Any, description: str | None, words: Sequence[str]) -> Any:
+    """What a command line says; help and mistakes end the program."""
     about = f"{(description or '').strip()}\n\nAn error is told in a line or two; --debug shows its traceback."
     parsed = tyro.cli(arguments, args=[word for word in words if word != "--debug"], description=about.strip())
     try:
         if dataclasses.is_dataclass(parsed):
             check_options(parsed)
-        main(parsed)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        if debug:
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {in_a_line_or_two(error)}")
+    except ValueError as error:
+        end(error, words)
+    return parsed
+
+
+def end(error: Exception, words: Sequence[str]) -> NoReturn:
+    """End the program with a line or two about an error; where the command line has `--debug`, with its traceback."""
+    if "--debug" in words:
+        raise error
+    sys.exit(f"{Path(sys.argv[0]).name}: {in_a_line_or_two(error)}")
 
 
 def in_a_line_or_two(error: Exception) -> str:

@@ -12,7 +12,12 @@ aggregates over several env ids.
 
 from __future__ import annotations
 
-from scripts.command_line import console, run_script
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
+from scripts.command_line import console
 from scripts.experiments.comparison import Comparison, in_words
 from scripts.experiments.frontier import frontier_of
 from scripts.experiments.runs import Args, run_all
@@ -27,7 +32,3 @@ def main(args: Args) -> Comparison:
         console.print(table)
     console.print(comparison.write(), soft_wrap=True)
     return comparison
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -8,10 +8,15 @@ entries. The table has the mean reward of each entry, and how far it is from the
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 import time
 
-from scripts.command_line import console, run_script, versions
+from scripts.command_line import console, versions
 from scripts.experiments.prompting import Args, Asked, ask, questions_of, report
 from scripts.policies import load
 
@@ -33,7 +38,3 @@ def main(args: Args) -> list[Asked]:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(run, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return results
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

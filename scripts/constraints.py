@@ -7,12 +7,17 @@ for the same satisfaction, and how varied the texts are; then, for comparison, R
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 from dataclasses import asdict
 
 import torch
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.experiments.constraints import Args, Row, run, show
 
 
@@ -30,7 +35,3 @@ def main(args: Args) -> None:
     numbers = [asdict(row) | {"evaluation": row.evaluation.to_json()} for row in rows]
     file.write_text(json.dumps({"arguments": asdict(args) | {"out": str(args.out)}, "rows": numbers}, indent=1))
     console.print(f"written to {file}")
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

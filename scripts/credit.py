@@ -6,6 +6,11 @@ means over episodes are exact and only the reference's draws are random. The col
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -13,7 +18,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from scripts.command_line import run_script
 from scripts.experiments.credit import CreditProblem
 from textgym.arguments import Count, NonNegative, Seed
 
@@ -47,7 +51,3 @@ def main(args: Args) -> None:
     for name, count, measured in rows:
         table.add_row(name, count, *(f"{value:.2f}" for value in measured))
     Console(width=max(Console().width, 100)).print(table)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -6,6 +6,11 @@ reward, KL to the reference and samples before and after, and writes the learnin
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +23,7 @@ from stable_baselines3.common.logger import configure
 import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.experiments.before_and_after import draw_curve, side_by_side
 from textgym.arguments import Count, NonNegative, Positive, Seed
 from textgym.evaluation import evaluate, show_sample
@@ -92,7 +97,3 @@ def main(args: Args) -> None:
     console.print(f"learning curve: {draw_curve(args.out, f'{agent_class.__name__} on {args.env_id}')}", soft_wrap=True)
     console.print(f"checkpoint: {args.out / 'checkpoint'}", soft_wrap=True)
     console.print(f"{agent.num_timesteps} tokens in {time.perf_counter() - start:.0f} s on {agent.device}")
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

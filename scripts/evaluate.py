@@ -10,11 +10,16 @@ parts are `textgym.evaluation.evaluate` and `sample_frontier`. Nothing is traine
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 
 from rich.console import Console
 
-from scripts.command_line import parse_json, run_script, versions
+from scripts.command_line import parse_json, versions
 from scripts.evaluation_arguments import Args
 from scripts.policies import load
 from textgym.evaluation import Evaluation, evaluate, sample_frontier, show_sample
@@ -50,7 +55,3 @@ def main(args: Args) -> Evaluation:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(run | evaluation.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return evaluation
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

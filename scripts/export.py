@@ -6,13 +6,18 @@ reads transformers models reads it. A merged model whose logits are not the chec
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from scripts.command_line import read_saved, run_script
+from scripts.command_line import read_saved
 from textgym.language_models import load_tokenizer
 from textgym.language_models.loader import load_merged, no_progress_bars
 
@@ -41,7 +46,3 @@ def main(args: Args) -> None:
         tokenizer.save_pretrained(folder)
         folder.rename(args.out)
     print(f"{model.num_parameters():,} parameters in {args.out}")
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

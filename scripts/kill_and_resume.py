@@ -7,6 +7,11 @@ byte. Processes are forked, so that libraries are imported once.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import shutil
 import sys
 import tempfile
@@ -19,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.agent_arguments import COMMANDS
-from scripts.command_line import run_script
 from scripts.experiments.killing import kill, result, start, status_of
 
 
@@ -60,7 +64,3 @@ def main(args: Args) -> None:
             failed += args.kills - counts[4]
     Console().print(table)
     sys.exit(int(failed > 0))
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -11,9 +11,14 @@ in a Windows terminal.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from rich.markup import escape
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.preferences.labelling import Args, key_presses, label, pairs_to_judge
 from scripts.preferences.labels import (
     PAIRS,
@@ -60,7 +65,3 @@ def main(args: Args) -> None:
         console.print(f"{len(journal.verdicts)} of {len(pairs)} pairs judged or skipped by {args.rater}")
         console.print(escape(agreement(journals)), soft_wrap=True)
         console.print(f"written: {args.out / PREFERENCES}, {count} preferences", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

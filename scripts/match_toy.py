@@ -6,6 +6,11 @@ episodes so that differences show, and prints the mean total variation to the ex
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import itertools
 import json
 from dataclasses import asdict, dataclass
@@ -18,7 +23,6 @@ from rich.table import Table
 
 from agents.distribution_matching import MatchingBaseline
 from agents.proposals import ProposalName
-from scripts.command_line import run_script
 from scripts.experiments.toy_targets import TARGETS, total_variation
 from textgym.arguments import Count, Positive, Probability
 from textgym.matching import DivergenceName, make_divergence, make_target
@@ -75,7 +79,3 @@ def main(args: Args) -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps({"arguments": asdict(args) | {"out": str(args.out)}, "rows": rows}, indent=1))
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -7,6 +7,11 @@ agree with people on held-out texts is printed.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agents import RewardModelTrainer
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from textgym.preferences import read_ratings
 from textgym.preferences.comparisons import rated
 from textgym.preferences.measures import pair_accuracy
@@ -71,7 +76,3 @@ def main(args: Args) -> None:
     trainer.learn(num_train_epochs=0.7, progress_bar=True).save(args.out, adapters_only=True)
     in_bfloat16(args.out)
     judge(args.out, args.ratings)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -8,15 +8,19 @@ what they would earn by another reward. The reusable part is `textgym.evaluation
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 
-from scripts.command_line import read_saved, run_script, versions
+from scripts.command_line import console, read_saved, versions
 from scripts.policies import ModelArgs, load
 from textgym.arguments import Count, Positive, Probability
 from textgym.evaluation import (
@@ -83,7 +87,6 @@ def estimates(args: Args) -> tuple[Estimate, dict[str, OffPolicyEstimate | str]]
 def main(args: Args) -> dict[str, OffPolicyEstimate | str]:
     """Estimate, print, and write the JSON file if one is named."""
     logged, found = estimates(args)
-    console = Console()
     console.print(off_policy_table(f"{args.model} on {args.log}", logged, found))
     for reason in dict.fromkeys(reason for reason in found.values() if isinstance(reason, str)):
         console.print(f"refused: {escape(reason)}", soft_wrap=True)
@@ -93,7 +96,3 @@ def main(args: Args) -> dict[str, OffPolicyEstimate | str]:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(run | {"versions": versions()}, indent=1, allow_nan=False) + "\n")
     return found
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -7,12 +7,17 @@ evaluations (`train.py --eval-freq`).
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.experiments.comparison import COLORS
 from scripts.reports.runs import PANELS, Run, read_run
 
@@ -63,7 +68,3 @@ def draw(runs: list[Run], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
     plt.close(figure)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

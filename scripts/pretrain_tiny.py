@@ -10,9 +10,12 @@ alone for the empty prompt, and the model has to know both.
 
 from __future__ import annotations
 
-from scripts.command_line import run_script
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from scripts.tiny.arguments import Args
 from scripts.tiny.pretrain import main
 
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)
+__all__ = ["Args", "main"]

@@ -7,8 +7,11 @@ is that of the answer alone. Training ends early on purpose: the model is a star
 
 from __future__ import annotations
 
-from scripts.command_line import run_script
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from scripts.tiny.task_training import Args, main
 
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)
+__all__ = ["Args", "main"]

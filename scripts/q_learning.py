@@ -6,6 +6,11 @@ of one context. Writes `progress.csv` and `checkpoint/` to `--out`, at the end, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +22,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents import QLearning
 from scripts.agent_arguments import options_of
-from scripts.command_line import console, env_arguments, run_script
+from scripts.command_line import console, env_arguments
 from textgym.arguments import Count, Range, arguments_of
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
@@ -77,8 +82,7 @@ def main(args: RunArgs) -> QLearning:
     def make_env(mode: str) -> gym.vector.VectorEnv[Any, Any, Any]:
         return gym.make_vec(args.env_id, num_envs=args.n_envs, autoreset_mode=mode, **env_arguments(args.env_kwargs))
 
-    options = {name: getattr(args, name) for name in OF_THE_AGENT}
-    agent = QLearning("TabularPolicy", make_env("SameStep"), **options)
+    agent = QLearning("TabularPolicy", make_env("SameStep"), **{name: getattr(args, name) for name in OF_THE_AGENT})
     agent.q_values(args.context)  # a text that is none fails now
     env = make_env("Disabled")
     _, states, actions = agent.policy.tables.shape
@@ -93,7 +97,3 @@ def main(args: RunArgs) -> QLearning:
     agent.show(args.context, console)
     console.print(f"{agent.num_timesteps} tokens; checkpoint in {args.out / 'checkpoint'}")
     return agent
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

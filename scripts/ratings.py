@@ -13,13 +13,18 @@ The table says how well people agree, and how well VADER, the scorer `sentiment`
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.preferences.human_ratings import FILES, download, ratings_of, write_files
 from textgym.arguments import Count, Probability, Seed
 from textgym.preferences import Rating
@@ -72,7 +77,3 @@ def main(args: Args) -> None:
         table.add_row(kind, *agreements(ratings))
     console.print(table)
     console.print(f"written: {args.out}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -7,13 +7,18 @@ KL to the reference.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.policies import ModelArgs, load
 from scripts.reports.page import page
 from scripts.reports.runs import read_run
@@ -45,7 +50,3 @@ def main(args: Args) -> Path:
     out.write_text(page(run, policy, args.texts), encoding="utf-8")
     console.print(f"written: {out}", soft_wrap=True)
     return out
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

@@ -9,6 +9,11 @@ against the others.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 from dataclasses import make_dataclass
 from typing import Any
@@ -17,7 +22,7 @@ import torch
 
 from agents import RewardModelTrainer
 from scripts.agent_arguments import is_json, options_of, typed
-from scripts.command_line import console, parse_json, run_script
+from scripts.command_line import console, parse_json
 from scripts.preferences.reward_models import RunArgs, baselines, record, table
 from textgym.arguments import arguments_of
 from textgym.evaluation.statistics import Interval
@@ -62,7 +67,3 @@ def main(args: RunArgs) -> list[Interval]:
     }
     (args.out / "evaluation.json").write_text(json.dumps(files, indent=1), encoding="utf-8")
     return means
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

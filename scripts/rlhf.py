@@ -10,11 +10,16 @@ Repeat the command to go on after an interruption, or with more seeds: finished 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from typing import Any
 
 from rich.console import Console
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.experiments.rlhf import COLUMNS, Args, Report, value_of, with_reward
 from scripts.experiments.runs import run_all
 
@@ -32,7 +37,3 @@ def main(args: Args) -> Report:
     Console(width=max(console.width, 120)).print(report.table())
     console.print(report.write(), soft_wrap=True)
     return report
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

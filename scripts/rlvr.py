@@ -11,9 +11,14 @@ The ids whose answers can be enumerated are those with few allowed tokens, such 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from typing import Any
 
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from scripts.experiments.rlvr import COLUMNS, Args, Report
 from scripts.experiments.runs import run_all
 from textgym.sb3 import EpisodicAlgorithm
@@ -33,7 +38,3 @@ def main(args: Args) -> Report:
     console.print(report.table())
     console.print(report.write(), soft_wrap=True)
     return report
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

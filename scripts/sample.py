@@ -9,12 +9,17 @@ nearly. `--no-score` leaves out the rewards, `--as-chat` makes a chat turn of a 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import dataclasses
 import json
 
 from rich.console import Console
 
-from scripts.command_line import parse_json, run_script
+from scripts.command_line import parse_json
 from scripts.sampling.chat import chat
 from scripts.sampling.texts import Args, log_episodes, report, samples, samples_towards
 from textgym.evaluation import show_sample
@@ -39,7 +44,3 @@ def main(args: Args) -> None:
             show_sample(one, console)
     if acceptance is not None:
         report(acceptance, Console(stderr=True, soft_wrap=True, highlight=False))
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

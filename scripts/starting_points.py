@@ -5,6 +5,11 @@ What is found is kept in `docs/starting_points.json`, from which `scripts/make_d
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,7 +17,7 @@ from typing import Annotated, Any
 import gymnasium as gym
 import torch
 
-from scripts.command_line import run_script, versions
+from scripts.command_line import versions
 from scripts.gallery import GROUP, read_measured, write_measured
 from textgym.arguments import Range, Seed
 from textgym.evaluation import ModelPolicy
@@ -84,7 +89,3 @@ def main(args: Args) -> None:
         known[env_id] = found
         print(env_id, json.dumps(found), flush=True)
         write_measured(ids=known, versions=versions())
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

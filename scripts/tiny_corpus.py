@@ -13,8 +13,11 @@ prefix steers sentiment and subject and is thrown away. Rows stop at a full stop
 
 from __future__ import annotations
 
-from scripts.command_line import run_script
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from scripts.tiny.corpus import Args, main
 
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)
+__all__ = ["Args", "main"]

@@ -8,16 +8,20 @@ repeated replace the saved ones, but model, adapters, random state and an adapte
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
 
 from scripts.agent_arguments import COMMANDS, RunArgs, TrainArgs
-from scripts.command_line import console, run_script
+from scripts.command_line import console
 from textgym.arguments import Count, check_argument
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.logs import run_logger
@@ -26,7 +30,7 @@ from textgym.training.run import RunFolder, open_run
 from textgym.training.state import CheckpointError
 
 
-def train(args: TrainArgs) -> EpisodicAlgorithm | None:
+def main(args: TrainArgs) -> EpisodicAlgorithm | None:
     """Train, or go on with a run; None where it has its tokens already."""
     run = args.run
     check_argument("total_timesteps", run.total_timesteps, Count)
@@ -76,12 +80,7 @@ def advice(folder: RunFolder, error: Exception) -> str:
     return where(folder) + ("; go on with --resume" if folder.checkpoint is not None else "")
 
 
-def command_line() -> Any:
-    """One subcommand per agent; logs go to runs/<agent> by default."""
-    defaults = {name: command(RunArgs(Path("runs", name))) for name, command in COMMANDS.items()}
-    about = {name: str(command.__doc__) for name, command in COMMANDS.items()}
-    return tyro.extras.subcommand_type_from_defaults(defaults, about)
-
-
-if __name__ == "__main__":
-    run_script(train, command_line(), __doc__)
+DEFAULTS = {name: command(RunArgs(Path("runs", name))) for name, command in COMMANDS.items()}
+ABOUT = {name: str(command.__doc__) for name, command in COMMANDS.items()}
+Args = tyro.extras.subcommand_type_from_defaults(DEFAULTS, ABOUT)
+"""One subcommand per agent; logs go to runs/<agent> by default."""

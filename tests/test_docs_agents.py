@@ -10,7 +10,7 @@ import tyro
 import agents
 from agents.policy_gradient import PolicyGradient
 from scripts.agent_pages import with_tables
-from scripts.train import command_line, train
+from scripts.train import Args, main
 from tests.helpers.docs import ROOT, blocks, logged_names, page
 from textgym.arguments import arguments_of
 
@@ -37,8 +37,8 @@ def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
     assert (python, script, arguments[0]) == ("python", "scripts/train.py", name.replace("_", "-"))
     if "--dataset" in arguments:  # which the page's Python writes
         exec("\n".join(blocks(page(f"agents/{name}"))), {})
-    args = tyro.cli(command_line(), args=arguments)
-    train(args)
+    args = tyro.cli(Args, args=arguments)
+    main(args)
     with (args.run.out / "progress.csv").open() as file:
         logged = set(csv.DictReader(file).fieldnames)
     conditional = {"train/clip_fraction", "train/kl_loss"} if name == "reinforce" else set()

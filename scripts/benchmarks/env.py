@@ -1,11 +1,7 @@
-"""The benchmarks that need no model: env steps, and the import of the package."""
+"""The benchmark that needs no model: env steps."""
 
 from __future__ import annotations
 
-import resource
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import product
@@ -159,24 +155,3 @@ def copy_run(rows: int, width: int, steps: int) -> Callable[[], object]:
             cells.copy()
 
     return run
-
-
-def imports(repeats: int = 9) -> Iterator[dict[str, Any]]:
-    """Process CPU time of `import textgym` beside that of `import gymnasium`, interpreter start included.
-
-    Args:
-        repeats: fresh processes of each, in turn.
-    """
-
-    def children() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    seconds: dict[str, list[float]] = {"gymnasium": [], "textgym": []}
-    for _ in range(repeats + 1):  # the first of each fills the disk cache and is not counted
-        for module, measured in seconds.items():
-            start = children()
-            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-            measured.append(children() - start)
-    medians = {module: statistics.median(measured[1:]) for module, measured in seconds.items()}
-    yield {"benchmark": "imports", **medians, "ratio": medians["textgym"] / medians["gymnasium"], "repeats": repeats}

@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from scripts.train import command_line, train
+from scripts.train import Args, main
 from textgym.sb3.logs import CLOCKS
 from textgym.training.state import checksums
 
@@ -31,7 +31,7 @@ def start(agent: str, out: Path, total: int, *more: str) -> int:
     with (out.parent / f"{out.name}.txt").open("a") as sys.stdout:
         own = f"{OWN.get(agent, '')} --total-timesteps {total} --checkpoint-every {total // 8} --out {out}"
         try:
-            train(tyro.cli(command_line(), args=[agent, *OPTIONS.split(), *own.split(), *more]))
+            main(tyro.cli(Args, args=[agent, *OPTIONS.split(), *own.split(), *more]))
         except BaseException as error:
             print(repr(error), flush=True)
             os._exit(1)

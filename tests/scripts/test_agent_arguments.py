@@ -16,7 +16,7 @@ import agents
 from agents import REINFORCE
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, command_for, command_name, typed
 from scripts.command_line import run_script
-from scripts.train import command_line
+from scripts.train import Args
 from textgym.arguments import AsJSON, CheckedCalls, Count, Named, NonNegative, Probability, arguments_of
 from textgym.sb3 import EpisodicAlgorithm
 
@@ -34,7 +34,7 @@ def test_every_agent_has_a_command():
     }
     for name, command in COMMANDS.items():
         assert command.algorithm.__name__ in agents.__all__ and command_name(command.algorithm) == name
-        parsed = tyro.cli(command_line(), args=[name])
+        parsed = tyro.cli(Args, args=[name])
         assert type(parsed) is command and parsed.run.out == Path("runs", name)
 
 
@@ -112,7 +112,7 @@ def test_every_argument_arrives_at_the_agent_as_it_was_typed(name, monkeypatch):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_a_sentence_for_every_argument(name):
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
-        tyro.cli(command_line(), args=[name, "--help"])
+        tyro.cli(Args, args=[name, "--help"])
     text = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯─]", " ", out.getvalue())
     options = re.findall(r"^ +(--[\w-]+)((?:(?!^ +--).*\n?)*)", text, re.M)
     assert len(options) >= len(fields_of(COMMANDS[name])) + 10
@@ -178,7 +178,7 @@ def test_what_can_be_typed():
 def test_an_option_outside_its_range_ends_the_program_before_anything_is_made(line, message, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit, match="^" + re.escape(f"train.py: {message}")):
-        run_script(lambda args: pytest.fail("it began"), command_line(), given=["ppo", *line])
+        run_script(lambda args: pytest.fail("it began"), Args, given=["ppo", *line])
 
 
 def test_what_training_changes_is_the_checkpoints():

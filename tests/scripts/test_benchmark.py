@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(arguments):
-    benchmark.main(tyro.cli(benchmark.command_line(), args=arguments))
+    benchmark.main(tyro.cli(benchmark.Args, args=arguments))
 
 
 SMALL = ["env", "--env-id", "TextGenChars-v0", "--transitions", "200", "--repeats", "1"]

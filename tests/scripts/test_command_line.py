@@ -181,4 +181,4 @@ def test_every_script_is_run_by_the_same_helper():
     assert len(entries) > 8
     for path in entries:
         if path.name != "make_docs.py":  # takes no arguments
-            assert "    run_script(" in path.read_text(), path.name
+            assert "    start_script(__file__)" in path.read_text(), path.name

@@ -16,7 +16,8 @@ import tyro
 import agents
 from agents import REINFORCE
 from scripts.command_line import run_script
-from scripts.train import command_line, train
+from scripts.train import Args
+from scripts.train import main as train
 from tests.conftest import small_llama
 from tests.helpers.scripts import error_of
 from textgym.tokenizers import character_tokenizer
@@ -40,12 +41,12 @@ def command(model, *extra):
 
 def run(model, *extra):
     """Run the script's command line in this process; another one takes seconds to start."""
-    run_script(train, command_line(), given=command(model, *extra)[2:])
+    run_script(train, Args, given=command(model, *extra)[2:])
 
 
 def error(model, *extra):
     """What it says on its way out."""
-    return error_of(train, command_line(), *command(model, *extra)[2:])
+    return error_of(train, Args, *command(model, *extra)[2:])
 
 
 def test_train_writes_logs_checkpoints_and_samples_and_resumes(model, tmp_path, monkeypatch, capsys):
@@ -130,7 +131,7 @@ def test_a_wrong_scorer_name_is_one_clear_error(model, tmp_path, monkeypatch):
 
 def parse(agent, model, *extra):
     base = [agent, "--env-id", "TextGenChars-v0", "--model", str(model), "--n-envs", "16", "--device", "cpu"]
-    return tyro.cli(command_line(), args=[*base, *extra])
+    return tyro.cli(Args, args=[*base, *extra])
 
 
 def saved_in(folder):

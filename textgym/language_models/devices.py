@@ -22,8 +22,10 @@ class Available(Condition):
 
     def holds(self, value: Any) -> bool:
         """Whether torch knows the name, and the device is there."""
+        if value == "auto":
+            return self.auto
         try:
-            device = torch.device("cpu" if self.auto and value == "auto" else value)
+            device = torch.device(value)
         except (RuntimeError, TypeError):
             return False
         if device.type == "meta":  # weights without data: a model may be put there, but nothing can be computed
