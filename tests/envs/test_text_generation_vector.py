@@ -123,6 +123,25 @@ def test_it_is_gymnasiums_own_vector_env(mode, scorer):
     assert ends > 2000
 
 
+def test_calls_of_single_envs_are_those_of_gymnasiums_vector_env():
+    task = {**CHARACTERS, "prompts": ["ab"], "min_new_tokens": 2, "render_mode": "ansi"}
+    ours = gym.make_vec("TextGen-v0", num_envs=3, autoreset_mode="Disabled", **task)
+    theirs = SyncVectorEnv([lambda: gym.make("TextGen-v0", **task).unwrapped] * 3, autoreset_mode="Disabled")
+    for env in (ours, theirs):
+        env.reset(seed=0)
+        env.reset(options={"reset_mask": np.array([True, False, True])})
+    for actions in ([0, 1, 2], [1, 1, 1], [4, 0, 4]):
+        ours.step(np.array(actions)), theirs.step(np.array(actions))
+        for name, arguments in (("action_masks", ()), ("encode", ("abc",)), ("decode", ([0, 1, 5],)), ("render", ())):
+            np.testing.assert_equal(ours.call(name, *arguments), theirs.call(name, *arguments))
+    for name in ("mdp", "render_mode", "observation_space", "action_space"):
+        assert ours.get_attr(name) == theirs.get_attr(name), name
+    with pytest.raises(AttributeError, match="no_such"):
+        ours.call("no_such")
+    with pytest.raises(ValueError, match="use step"):
+        ours.call("step", 0)
+
+
 def row_of(info, row):
     """What info tells of one row."""
     return {name: info[name][row] for name in info if not name.startswith(("_", "final_")) and info[f"_{name}"][row]}

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from textgym.arguments import check_argument
+from textgym.envs.calls import Calls
 from textgym.envs.deferred import DeferredScores
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
@@ -22,7 +23,7 @@ from textgym.mdp import BoolArray, IntArray, append
 AUTORESET_MODES = [mode.value for mode in AutoresetMode]
 
 
-class TextGenerationVectorEnv(NamedArguments, VectorEnv[IntArray, Any, np.ndarray]):
+class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np.ndarray]):
     """N episodes of `TextGenerationEnv` side by side; what a row means is said there.
 
     Observations are `(N, P + T)` int64 copies, rewards `(N,)` float64, `terminations` and `truncations` `(N,)` bool.

@@ -113,9 +113,8 @@ class TextVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """Call a method of the vector env once; an array of N rows is handed out by row, anything else whole."""
-        result = getattr(self.venv.unwrapped, method_name)(*method_args, **method_kwargs)
-        by_row = isinstance(result, np.ndarray) and result.shape[:1] == (self.num_envs,)
-        return [result[i] if by_row else result for i in self._rows(indices)]
+        results = self.venv.unwrapped.call(method_name, *method_args, **method_kwargs)  # type: ignore[attr-defined]
+        return [results[i] for i in self._rows(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
         """False: the rows of a native vector env have no wrappers of their own."""
