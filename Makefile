@@ -1,4 +1,4 @@
-# make demo | check | test | test-slow | lint | benchmark: each installs what it needs into .venv first.
+# make demo | check | test | test-slow | recipes | lint | benchmark: each installs what it needs into .venv first.
 # `check` is what fits between two edits: no tests of agents, scripts and textgym.sb3; `test` is everything but what
 # takes minutes.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check test test-slow gpu lint benchmark docs clean
+.PHONY: demo check test test-slow recipes gpu lint benchmark docs clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -26,6 +26,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# TextGym in the loops of other libraries, each in an environment of its own below runs/recipes.
+recipes: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/recipes
 
 # On a machine with a CUDA device: its tests, the demos, a real 135M-parameter model, and the speed of three sizes.
 GPU := $(BIN)/python scripts/benchmark.py

@@ -118,5 +118,5 @@ class TestEnvs:
 
 
 def test_the_toy_has_neither():
-    with pytest.raises(TypeError, match="TextGenToyEnv has no argument 'split'"):
+    with pytest.raises(TypeError, match="TextGenToyEnv got an unexpected keyword argument 'split'"):
         gym.make("TextGenToy-v0", split="test")

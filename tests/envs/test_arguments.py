@@ -68,13 +68,33 @@ def test_the_toys_numbers(name):
             single,
             "TextGen-v0",
             "max_tokens",
-            "TextGenerationEnv has no argument 'max_tokens'; did you mean 'max_new_to",
+            "TextGenerationEnv got an unexpected keyword argument 'max_tokens'; did you mean 'max_new_to",
         ),
-        (vector, "TextGen-v0", "num_generation", "VectorEnv has no argument 'num_generation'; did you mean 'num_gener"),
-        (single, "TextGen-v0", "num_generations", "has no argument 'num_generations'; .*it takes allowed_tokens, .*"),
-        (single, "TextGenToy-v0", "num_token", "TextGenToyEnv has no argument 'num_token'; did you mean 'num_tokens'"),
+        (
+            vector,
+            "TextGen-v0",
+            "num_generation",
+            "VectorEnv got an unexpected keyword argument 'num_generation'; did you mean 'num_gener",
+        ),
+        (
+            single,
+            "TextGen-v0",
+            "num_generations",
+            "got an unexpected keyword argument 'num_generations'; .*it takes allowed_tokens, .*",
+        ),
+        (
+            single,
+            "TextGenToy-v0",
+            "num_token",
+            "TextGenToyEnv got an unexpected keyword argument 'num_token'; did you mean 'num_tokens'",
+        ),
         (single, "TextGenToy-v0", "tokenizer", "'tokenizer'; .*it takes max_new_tokens, num_tokens, reference_logits"),
-        (vector, "TextGenToy-v0", "env_arguments", "TextGenToyVectorEnv has no argument 'env_arguments'"),
+        (
+            vector,
+            "TextGenToy-v0",
+            "env_arguments",
+            "TextGenToyVectorEnv got an unexpected keyword argument 'env_arguments'",
+        ),
     ],
 )
 def test_unknown_names(make, env_id, name, message):
@@ -89,7 +109,7 @@ def test_a_subclass_may_take_more():
             super().__init__(**kwargs)
 
     assert Mine(flavour="sour", **CHARACTERS).flavour == "sour"
-    with pytest.raises(TypeError, match="Mine has no argument 'flavor'; did you mean 'flavour'"):
+    with pytest.raises(TypeError, match="Mine got an unexpected keyword argument 'flavor'; did you mean 'flavour'"):
         Mine(flavor="sour")
 
 

@@ -177,5 +177,6 @@ class NamedArguments:
         for name in kwargs:
             if name not in known:
                 hint = did_you_mean(name, known)
-                raise TypeError(f"{cls.__name__} has no argument {name!r}{hint or ';'} it takes {', '.join(known)}")
+                unexpected = f"got an unexpected keyword argument {name!r}"  # Python's words, which TorchRL looks for
+                raise TypeError(f"{cls.__name__} {unexpected}{hint or ';'} it takes {', '.join(known)}")
         return super().__new__(cls)

@@ -83,8 +83,9 @@ class VectorConstantInfo(VectorWrapper, RecordConstructorArgs):
     def __init__(self, env: VectorEnv, defaults: Mapping[str, Any] | None = None):
         RecordConstructorArgs.__init__(self, defaults=defaults)
         VectorWrapper.__init__(self, env)
+        self.autoreset_mode = env.metadata["autoreset_mode"]  # TorchRL asks the outermost env for it
         mdp, ends, top = task_of(env).mdp, end_defaults(env), {**(defaults or {}), "prompt_id": -1}
-        if env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP:
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
             top["final_obs"] = np.full(mdp.max_prompt_tokens + mdp.max_new_tokens, mdp.pad_id)
             top["final_info"] = WithMasks({**ends, "prompt_id": -1})
         else:
