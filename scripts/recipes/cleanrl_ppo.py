@@ -91,8 +91,8 @@ def rollout(
     """`num_steps` steps of every row.
 
     Returns:
-        What was seen and done, (num_steps, N, ...) by name; the rows after it; and (return, length) of the episodes that
-        ended.
+        What was seen and done, (num_steps, N, ...) by name; the rows after it; and (return, length) of all episodes
+        that ended.
     """
     steps, episodes = [], []
     for _ in range(num_steps):
