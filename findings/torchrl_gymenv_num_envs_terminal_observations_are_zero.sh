@@ -2,7 +2,7 @@
 # torchrl 0.14.1: `GymEnv(name, num_envs=n)` makes Gymnasium's vector env in autoreset mode NEXT_STEP and reads it as one that
 # resets in the same step: the next observation of every step that ends an episode is all zeros. (`GymWrapper` refuses that
 # mode; only `GymEnv` does not look.) Where 0 is an observation like any other, such as a token id, nothing tells it apart.
-# Seen:  CartPole-v1: 32 episodes ended, 32 next observations there are all 0
+# Seen:  CartPole-v1: 37 episodes ended, 37 next observations there are all 0
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

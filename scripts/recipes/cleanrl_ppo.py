@@ -15,7 +15,7 @@ import tyro
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from torch import nn
 from torch.distributions import Categorical
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import textgym  # noqa: F401 (registers the ids)
 from textgym.language_models import load_model
@@ -26,17 +26,17 @@ from textgym.mdp import model_inputs
 class Args:
     """What is trained, and how; the names are CleanRL's."""
 
-    env_id: str = "TextGen-v0"
+    env_id: str = "TextGenChars-v0"
     """A TextGym id."""
-    model: str | None = "tiny"
+    model: str | None = None
     """A language model that shares the env's tokenizer; without one a small random Llama."""
-    total_timesteps: int = 20_000
+    total_timesteps: int = 15_000
     """Tokens to write."""
-    num_envs: int = 32
+    num_envs: int = 64
     """Episodes side by side."""
-    num_steps: int = 32
+    num_steps: int = 16
     """Steps of every env between two updates."""
-    learning_rate: float = 3e-5
+    learning_rate: float = 3e-3
     """Adam's step size."""
     gae_lambda: float = 0.95
     """The lambda of generalised advantage estimation; gamma is 1."""
@@ -59,7 +59,7 @@ class Args:
 class Agent(nn.Module):
     """A causal language model, and a value head on its last hidden state."""
 
-    def __init__(self, lm: nn.Module, pad_id: int):
+    def __init__(self, lm: PreTrainedModel, pad_id: int):
         super().__init__()
         self.lm, self.pad_id = lm, pad_id
         self.critic = nn.Linear(lm.config.hidden_size, 1)
@@ -94,7 +94,7 @@ def rollout(
         What was seen and done, (num_steps, N, ...) by name; the rows after it; and (return, length) of all episodes
         that ended.
     """
-    steps, episodes = [], []
+    steps, episodes = [], list[tuple[float, int]]()
     for _ in range(num_steps):
         distribution, values = agent(torch.as_tensor(obs))
         actions = distribution.sample()
