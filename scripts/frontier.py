@@ -62,8 +62,11 @@ def main(args: Args) -> Frontier:
 
 def text(number: Estimate | float) -> str:
     """A number, with its interval where one is known."""
-    value, error = number if isinstance(number, Estimate) else (number, math.nan)
-    return (Interval(value, None) if math.isnan(error) else Interval.normal(value, error)).text("{:.3f}")
+    if not isinstance(number, Estimate):
+        return f"{number:.3f}"
+    known = not math.isnan(number.standard_error)
+    interval = Interval.normal(number.value, number.standard_error) if known else Interval(number.value, None)
+    return interval.text("{:.3f}")
 
 
 if __name__ == "__main__":

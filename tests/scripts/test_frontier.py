@@ -3,6 +3,7 @@
 from scripts.frontier import Args, main
 from tests.conftest import save_chars_model
 from textgym.evaluation import best_of_n_reward
+from textgym.matching import Estimate
 
 
 def test_the_points_that_are_asked_for(tmp_path, capsys):
@@ -15,7 +16,7 @@ def test_the_points_that_are_asked_for(tmp_path, capsys):
         (line,) = (line for line in printed.splitlines() if f" {kl if reward != 0.15 else reward:g} " in line)
         cells = [cell.strip() for cell in line.split("│")[3:5]]
         for cell, number in zip(cells, (kl, reward), strict=True):
-            value, *error = (number.value, number.standard_error) if isinstance(number, tuple) else (number,)
+            value, *error = (number.value, number.standard_error) if isinstance(number, Estimate) else (number,)
             assert cell == f"{value:.3f}" + "".join(f" ± {1.96 * e:.3f}" for e in error)
     bound, reward = best_of_n_reward(frontier.rewards, 4)
     assert f"{bound:.3f}" in printed and f"{reward.value:.3f}" in printed and "nan" not in printed
