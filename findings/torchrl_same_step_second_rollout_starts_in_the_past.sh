@@ -2,7 +2,7 @@
 # torchrl 0.14.1: a `GymWrapper` around a vector env in autoreset mode SAME_STEP gives wrong first observations from the second
 # rollout on. Where the last step before `reset()` ended an episode, as at the end of every default rollout, the reset returns
 # the observations of that step, while the envs themselves begin anew: the first transition leads from one episode into another.
-# Seen:  starts at episodes [1, 5, 3], steps [1, 0, 1]; after one step episodes [6, 7, 8]
+# Seen:  starts at episodes [23, 21, 22] steps [0, 2, 2] then [[24, 1], [25, 1], [26, 1]]
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["textgym[agents]", "gymnasium>=1.4"]
+# dependencies = ["textgym[agents]", "gymnasium>=1.4.0"]
 # ///
 """PPO in one file, in the manner of CleanRL, with a causal language model as the agent."""
 

@@ -220,6 +220,8 @@ def test_groups_share_their_nth_prompt(k):
 
 @pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
 def test_record_episode_statistics_counts_every_episode_once(mode):
+    if mode == "SameStep" and tuple(map(int, gym.__version__.split(".")[:2])) < (1, 4):
+        pytest.skip("they are wrong before gymnasium 1.4, as tests/recipes/in_rllib_ppo.py shows")
     env = RecordEpisodeStatistics(make(4, autoreset_mode=mode))
     env.reset(seed=0)
     rng, finished, lengths = np.random.default_rng(0), 0, []

@@ -17,5 +17,15 @@ CHECKED = [recipe for recipe in RECIPES if recipe.stem != "cleanrl_ppo"]
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", CHECKED, ids=lambda recipe: recipe.stem)
 def test_recipe(recipe):
-    command = [python_for(recipe), "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / f"in_{recipe.stem}.py"]
-    print(run(list(map(str, command)), ROOT))
+    print(run([*pytest_of(recipe), str(HERE / f"in_{recipe.stem}.py")], ROOT))
+
+
+@pytest.mark.slow
+def test_the_envs_with_the_gymnasium_of_rllib():
+    """Version 1.2.2, where all other tests have 1.4."""
+    (recipe,) = (recipe for recipe in RECIPES if recipe.stem == "rllib_ppo")
+    print(run([*pytest_of(recipe), "-m", "not slow and not large", "tests/envs", "tests/wrappers"], ROOT))
+
+
+def pytest_of(recipe):
+    return [str(python_for(recipe)), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
