@@ -8,15 +8,26 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.policy_gradient import PolicyGradient
-from textgym.arguments import Named
+from textgym.arguments import Named, Probability
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.checkpoints import num_generations
 from textgym.training import Episodes
-from textgym.training.returns import Baseline, Scale, baselines, group_deviations, normalized_sum, returns_to_go
+from textgym.training.returns import (
+    Baseline,
+    Scale,
+    baselines,
+    differ_in_group,
+    group_deviations,
+    likeliness_ranks,
+    normalized_sum,
+    returns_to_go,
+)
 
 
 class GroupPolicyGradient(PolicyGradient):
     """A token's advantage is its episode's return minus a baseline, divided by a deviation.
+
+    Logged in each rollout: `train/frac_reward_zero_std`, the share of episodes in whose group all rewards are the same.
 
     Args:
         reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's.
@@ -26,6 +37,9 @@ class GroupPolicyGradient(PolicyGradient):
         per_component: what the reward of an episode is where it is a weighted sum of the scorer's components: `"sum"`,
             this sum; `"normalize"`, the same sum of components that were normalised in the prompt's group
             (`textgym.training.returns.normalized_sum`; GDPO), so that none outweighs the others by its scale alone.
+        unlikeliness_coef: the more likely a text was among those of its prompt, the less it is paid, down to 1 minus
+            this times its reward (`textgym.training.returns.likeliness_ranks`), so that rare right texts are not lost;
+            for rewards that are not negative.
         **kwargs: see `PolicyGradient`.
 
     Raises:
@@ -45,6 +59,7 @@ class GroupPolicyGradient(PolicyGradient):
         reward_to_go: bool = False,
         scale_rewards: Scale = "none",
         per_component: Literal["sum", "normalize"] = "sum",
+        unlikeliness_coef: Probability = 0.0,
         **kwargs: Any,
     ):
         if per_component == "normalize" and scale_rewards == "group":
@@ -52,7 +67,13 @@ class GroupPolicyGradient(PolicyGradient):
                 "per_component='normalize' has scaled each component in its group, and scale_rewards='group' would "
                 "weigh a prompt by how much they agree; choose 'batch' (GDPO) or 'none'"
             )
+        if per_component == "normalize" and unlikeliness_coef:
+            raise ValueError(
+                f"unlikeliness_coef={unlikeliness_coef} lowers rewards that are not negative, and those of "
+                "per_component='normalize' are of mean 0; set one of the two"
+            )
         self.reward_to_go, self.scale_rewards, self.per_component = reward_to_go, scale_rewards, per_component
+        self.unlikeliness_coef = unlikeliness_coef
         super().__init__(policy, env, model, **kwargs)
 
     def _setup_model(self) -> None:
@@ -78,7 +99,8 @@ class GroupPolicyGradient(PolicyGradient):
                     f"per_component is 'normalize', but the reward of the scorer {scorer.name!r} {problem}"
                 )
         compares = self.baseline in ("mean", "leave_one_out") or self.scale_rewards == "group"
-        if not (compares or self.per_component == "normalize") or num_generations(env) > 1:
+        compares = compares or self.per_component == "normalize" or self.unlikeliness_coef > 0
+        if not compares or num_generations(env) > 1:
             return
         prompts = env.get_attr("task")[0].prompts.num_prompts
         if prompts is None or 2 * prompts > self.episodes_per_update:
@@ -100,7 +122,18 @@ class GroupPolicyGradient(PolicyGradient):
             last = torch.nn.functional.one_hot(episodes.lengths - 1, episodes.rewards.shape[1])  # (E, T)
             sums = normalized_sum(components, weights, episodes.prompt_ids)
             episodes = episodes.replace(rewards=sums[:, None] * last)
+        if self.unlikeliness_coef:
+            if (lowest := episodes.rewards.sum(-1).min()) < 0:
+                raise ValueError(f"unlikeliness_coef is for rewards that are not negative, and one is {lowest:g}")
+            ranks = likeliness_ranks(episodes.log_probs.sum(-1), episodes.prompt_ids)
+            episodes = episodes.replace(rewards=episodes.rewards * (1 - self.unlikeliness_coef * ranks)[:, None])
         return super().rewards(episodes)
+
+    def process_rollout(self, episodes: Episodes) -> Episodes:
+        """The episodes as they are; the share of those in whose group all rewards are the same is logged."""
+        differ = differ_in_group(episodes.rewards.sum(-1), episodes.prompt_ids)
+        self.logger.record("train/frac_reward_zero_std", 1 - differ.float().mean().item())
+        return super().process_rollout(episodes)
 
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
         """The episodes with `advantages`: returns minus the baseline, divided by the deviation, (E, T)."""

@@ -33,7 +33,7 @@ class PolicyGradient(EpisodicAlgorithm):
 
     Logged in each update, as means over real tokens: `train/approx_kl` (k3 of the old policy to the new one),
     `train/clip_fraction` (ratios outside the clip range, or above `importance_sampling_clip_max`),
-    `train/policy_gradient_loss`, `train/kl_loss`, `train/entropy`; and `train/kl_coef`.
+    `train/policy_gradient_loss`, `train/kl_loss`, `train/entropy`; and `train/kl_coef` and `train/ent_coef`.
 
     Args:
         batch_size: *episodes* in a minibatch (stable-baselines3 counts transitions); None takes the whole rollout.
@@ -60,7 +60,13 @@ class PolicyGradient(EpisodicAlgorithm):
             is refused with top-k or top-p.
         reference_kl_target: nats per episode that the KL to the reference shall have; `kl_coef` is then only where the
             adaptation starts, which follows each rollout (Ziegler et al. 2019, section 2.2).
+        target_entropy: nats per token that the policy's entropy shall stay above. After each rollout `ent_coef` grows
+            by `ent_coef_delta` where it does not, and else shrinks by it, to 0 at least (Skywork-OR1, arXiv
+            2505.22312).
+        ent_coef_delta: in reward per nat.
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
+        mask_truncated_completions: take no step on episodes that ended by length (DAPO); baselines count them all the
+            same. Then the gradient is that of texts which end, a biased one.
         loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means,
             `"sum"` the mean of their sums, and `"constant"` this divided by the length limit (Dr. GRPO).
         **kwargs: see `EpisodicAlgorithm`.
@@ -87,7 +93,10 @@ class PolicyGradient(EpisodicAlgorithm):
         kl_coef: NonNegative = 0.05,
         kl_penalty: KLPenalty = "reward",
         reference_kl_target: Positive | None = None,
+        target_entropy: Positive | None = None,
+        ent_coef_delta: Positive = 0.005,
         missing_eos_penalty: NonNegative = 0.0,
+        mask_truncated_completions: bool = False,
         loss_normalization: Normalization = "token",
         **kwargs: Any,
     ):
@@ -99,7 +108,9 @@ class PolicyGradient(EpisodicAlgorithm):
         self.importance_sampling_level = importance_sampling_level
         self._check_bounds()
         self.kl_coef, self.kl_penalty, self.reference_kl_target = kl_coef, kl_penalty, reference_kl_target
+        self.target_entropy, self.ent_coef_delta = target_entropy, ent_coef_delta
         self.missing_eos_penalty, self.loss_normalization = missing_eos_penalty, loss_normalization
+        self.mask_truncated_completions = mask_truncated_completions
         super().__init__(policy, env, model, **kwargs)
 
     def _check_bounds(self) -> None:
@@ -127,8 +138,9 @@ class PolicyGradient(EpisodicAlgorithm):
 
     @classmethod
     def adapted_arguments(cls, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """`kl_coef`, where it follows a target."""
-        return ("kl_coef",) if arguments.get("reference_kl_target") else ()
+        """`kl_coef` and `ent_coef`, where they follow a target."""
+        targets = {"kl_coef": "reference_kl_target", "ent_coef": "target_entropy"}
+        return tuple(name for name, target in targets.items() if arguments.get(target))
 
     def needs_reference(self) -> bool:
         """Whether there is a KL penalty."""
@@ -147,8 +159,10 @@ class PolicyGradient(EpisodicAlgorithm):
         """Epochs of gradient steps on the rollout's episodes."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        episodes = self.with_advantages(self.rollout_buffer.episodes, self.rewards(self.rollout_buffer.episodes))
-        for _ in range(self.n_epochs):
+        rewards = self.rewards(self.rollout_buffer.episodes)
+        episodes = self.with_advantages(self.rollout_buffer.episodes, rewards)
+        episodes = episodes.select(self.trained_on(episodes, rewards))
+        for _ in range(self.n_epochs if len(episodes) else 0):
             for index in minibatches(len(episodes), self.batch_size):
                 index, on_policy = index.to(self.device), self._on_policy
                 batch = self.minibatch(episodes, index)
@@ -159,6 +173,21 @@ class PolicyGradient(EpisodicAlgorithm):
                     episodes = episodes.replace(log_probs=episodes.log_probs.index_copy(0, index, log_probs))
         return self._finish_update()
 
+    def trained_on(self, episodes: Episodes, rewards: torch.Tensor) -> torch.Tensor:
+        """Which episodes of a rollout the steps are taken on, (E,) bool.
+
+        Args:
+            episodes: a rollout, with advantages.
+            rewards: (E, T), penalties included.
+        """
+        complete = self.ended_by_eos(episodes)
+        return complete if self.mask_truncated_completions else torch.ones_like(complete)
+
+    def ended_by_eos(self, episodes: Episodes) -> torch.Tensor:
+        """Which episodes have an EOS, (E,) bool; the others ended by length."""
+        last = episodes.actions.gather(1, episodes.lengths[:, None] - 1).squeeze(1)
+        return torch.as_tensor(self.mdp.is_eos, device=last.device)[last]
+
     def minibatch(self, episodes: Episodes, index: torch.Tensor) -> Episodes:
         """What a gradient step is taken on."""
         return episodes.select(index)
@@ -167,10 +196,8 @@ class PolicyGradient(EpisodicAlgorithm):
         """The env's rewards minus the penalties, (E, T)."""
         rewards = episodes.rewards.clone()
         if self.missing_eos_penalty:
-            last = episodes.lengths - 1  # (E,)
             row = torch.arange(len(rewards), device=rewards.device)
-            is_eos = torch.as_tensor(self.mdp.is_eos, device=rewards.device)[episodes.actions[row, last]]
-            rewards[row, last] -= self.missing_eos_penalty * ~is_eos
+            rewards[row, episodes.lengths - 1] -= self.missing_eos_penalty * ~self.ended_by_eos(episodes)
         if self.kl_penalty == "reward" and self.kl_coef:
             rewards -= self.kl_coef * (episodes.log_probs - episodes.reference_log_probs)
         return rewards
@@ -207,8 +234,13 @@ class PolicyGradient(EpisodicAlgorithm):
         return now
 
     def _finish_update(self) -> None:
+        episodes = self.rollout_buffer.episodes
         self.logger.record("train/kl_coef", self.kl_coef)
+        self.logger.record("train/ent_coef", self.ent_coef)
         if self.reference_kl_target is not None:
-            episodes = self.rollout_buffer.episodes
             kl = (episodes.log_probs - episodes.reference_log_probs).sum(-1).mean().item()
             self.kl_coef *= 1 + 0.1 * min(max(kl / self.reference_kl_target - 1, -0.2), 0.2)
+        if self.target_entropy is not None:
+            entropy = -episodes.log_probs[episodes.mask].mean().item()  # unbiased
+            step = self.ent_coef_delta if entropy <= self.target_entropy else -self.ent_coef_delta
+            self.ent_coef = max(0.0, self.ent_coef + step)

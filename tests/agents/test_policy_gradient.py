@@ -130,6 +130,39 @@ def test_kl_coef_follows_its_target(kl, factor):
     assert made.logger.all["train/kl_coef"] == [0.5] and made.kl_coef == pytest.approx(0.5 * factor, rel=1e-6)
 
 
+@pytest.mark.parametrize(("entropy", "expected"), [(0.9, 0.015), (1.0, 0.015), (1.1, 0.005)])
+def test_ent_coef_follows_its_target(entropy, expected):
+    made = agent(PPO, ent_coef=0.01, target_entropy=1.0, learning_rate=0.0)
+    assert made.adapted_arguments({"target_entropy": 1.0, "ent_coef": 0.01}) == ("ent_coef",)
+    episodes = made.sample_episodes(8)
+    mean = entropy * episodes.mask.sum() / episodes.mask[:, 0].sum()
+    log_probs = torch.zeros_like(episodes.log_probs)
+    log_probs[:, 0] = -mean  # all of it on the first tokens
+    made.rollout_buffer.episodes = episodes.replace(log_probs=log_probs)
+    made._finish_update()
+    assert made.logger.all["train/ent_coef"] == [0.01] and made.ent_coef == pytest.approx(expected)
+    for _ in range(3):
+        made._finish_update()
+    assert made.ent_coef == pytest.approx(expected + (0.015 if entropy <= 1 else -expected))  # never below 0
+
+
+def test_truncated_texts_are_left_out_of_the_steps_alone():
+    env = CHARACTERS | {"eos_token_ids": [3, 4]}
+    made = agent(GRPO, env=env, kl_coef=0.0, mask_truncated_completions=True)
+    rows = [[5, 5, 0, 5, 5, 5, *completion] for completion in ([0, 4, 5], [0, 1, 3], [0, 1, 2], [4, 5, 5])]
+    rewards = [[0.0, 4.0, None], [0.0, 0.0, 1.0], [0.0, 2.0, 1.0], [3.0, None, None]]
+    batch = episodes_of(rewards, [[-1.0, -1.0, -1.0]] * 4, [0] * 4, rows)
+    assert made.trained_on(batch, batch.rewards).tolist() == [True, True, False, True]
+    seen = []
+    made.gradient_step = lambda episodes, *_: seen.append(episodes)
+    made.rollout_buffer.episodes = batch
+    made.train()
+    assert len(seen[0]) == 3 and seen[0].advantages[0, 0] > seen[0].advantages[2, 0] > 0  # about the mean of all, 2.75
+    made.rollout_buffer.episodes = batch.select(torch.tensor([2, 2]))
+    made.train()
+    assert len(seen) == 1  # nothing to train on, and no step
+
+
 @pytest.mark.parametrize("cls", [PPO, GRPO, RLOO])
 def test_without_a_kl_penalty_no_reference_is_kept_unless_given(cls):
     made = agent(cls, kl_coef=0.0)

@@ -1,11 +1,13 @@
 """Each option of the family: the mean of 200 stochastic gradients against the enumerated one, biased or not."""
 
+from math import comb
+
 import pytest
 import torch
 
 from agents import GRPO, REINFORCE, RLOO
 from tests.helpers.enumerated import Enumerated, check_mean, cosine
-from textgym.exact import soft_optimal
+from textgym.exact import best_of_log_probs, soft_optimal
 from textgym.training import Episodes
 from textgym.training.losses import kl_estimate, kl_loss, policy_gradient_loss
 
@@ -115,6 +117,48 @@ def test_the_kl_as_k3_times_the_ratio_is_so_off_policy_too():
     log_pi, log_a = toy.tree.log_policy(toy.logits), toy.tree.log_policy(toy.reference_logits)
     met = toy.tree.along((log_pi.exp() * (log_pi - log_a)).sum(-1), toy.tree.outcomes).sum(-1)
     check_mean(toy.samples(), exact(toy) - BETA * toy.gradient(toy.probs @ met))  # states as q meets them
+
+
+@pytest.mark.parametrize("keep_best", [1, 3])
+def test_raft_ascends_the_likelihood_of_the_best_of_n(keep_best):
+    """Of 8: one is distributed as the enumerated best-of-n, and the i-th best by the chance that i - 1 are better."""
+    toy = Enumerated(REINFORCE, kl_coef=0.0, keep_best=keep_best)
+    order = toy.rewards.argsort()
+    at_most = toy.probs[order].cumsum(0)  # P(reward <= that of each text)
+    below = at_most - toy.probs[order]
+    chances = sum(binomial_at_most(at_most, 8, i) - binomial_at_most(below, 8, i) for i in range(keep_best))
+    expected = toy.expected(torch.empty_like(chances).scatter(0, order, chances) / toy.probs / keep_best)
+    if keep_best == 1:
+        best = best_of_log_probs(8, toy.probs.log()[None], toy.rewards[None])[0].exp()
+        torch.testing.assert_close(expected, toy.expected(best / toy.probs))
+    check_mean(toy.samples(1600, 8), expected)
+
+
+def binomial_at_most(share, n, i):
+    """The chance that the (i + 1)-th best of n is among the texts of this share: at most i of n are better."""
+    return sum(comb(n, j) * (1 - share).clamp(min=0) ** j * share.clamp(max=1) ** (n - j) for j in range(i + 1))
+
+
+def test_the_unlikeliness_reward_weighs_by_how_many_are_less_likely():
+    """In expectation over the 7 others of a group of 8: r(x) (1 - coef * 7/8 P(less likely)), equals counted half."""
+    toy = Enumerated(REINFORCE, kl_coef=0.0, baseline="none", unlikeliness_coef=0.8)
+    toy.episodes = toy.episodes.replace(rewards=toy.episodes.rewards.abs())
+    less = (toy.probs < toy.probs[:, None]).double() @ toy.probs + toy.probs / 2
+    expected = toy.expected(toy.rewards * (1 - 0.8 * 7 / 8 * less))
+    check_mean(toy.samples(1600, 8), expected)
+    assert cosine(expected, exact(toy)) < 0.999
+
+
+def test_masked_texts_leave_the_gradient_of_those_that_end():
+    """The mean over texts with an EOS, whose baseline counts all; rollouts of 2048, most of which end."""
+    toy = Enumerated(RLOO, kl_coef=0.0, mask_truncated_completions=True)
+    ended = (toy.tree.outcomes == toy.tree.num_tokens).any(-1)
+    centred = (toy.rewards - toy.probs @ toy.rewards) * ended
+    draws = torch.multinomial(toy.probs, 50 * 2048, True, generator=torch.Generator().manual_seed(7)).view(50, -1)
+    samples = torch.cat([toy.ascent(toy.episodes.select(index)) for index in draws])
+    expected = toy.expected(centred) / (toy.probs @ ended.double())
+    check_mean(samples, expected)
+    assert cosine(expected, exact(toy)) < 0.99
 
 
 def of_two_prompts(toy):

@@ -63,6 +63,44 @@ def test_a_group_whose_returns_are_equal_moves_nothing():
         assert (made.with_advantages(batch, made.rewards(batch)).advantages == 0).all()
 
 
+def test_the_share_of_groups_without_deviation_is_logged():
+    made = agent(RLOO, n=8, k=4, scorer=lambda completions: [1.0] * len(completions))
+    made.learn(1)
+    assert made.logger.all["train/frac_reward_zero_std"] == [1]
+    batch = episodes_of([[2.0], [2.0], [0.0], [1.0]], [[0.0]] * 4, prompt_ids=[5, 5, 6, 6])
+    assert made.process_rollout(batch) is batch and made.logger.all["train/frac_reward_zero_std"][-1] == 0.5
+
+
+def test_raft_by_hand():
+    rewards = [[0.0, 4.0, None], [0.0, 0.0, 1.0], [2.0, None, None], [7.0, None, None], [6.0, None, None]]
+    batch = episodes_of(rewards, [[1.0, -2.0, 0.0]] + [[0.0] * 3] * 4, prompt_ids=[5, 5, 5, 6, 6])
+    made = agent(keep_best=1, kl_coef=0.5, mask_truncated_completions=False)
+    penalised = made.rewards(batch)
+    assert made.with_advantages(batch, penalised).advantages.tolist() == batch.mask.float().tolist()
+    assert made.trained_on(batch, penalised).tolist() == [True, False, False, True, False]
+    truncated = agent(keep_best=1, kl_coef=0.0, mask_truncated_completions=True)
+    truncated.ended_by_eos = lambda _: torch.tensor([False, True, True, False, False])
+    assert truncated.trained_on(batch, batch.rewards).tolist() == [False, False, True, False, False]
+    for kwargs, message in [
+        ({"keep_best": 4}, "keep_best=4 leaves none of the num_generations=4 texts of a prompt out"),
+        ({"keep_best": 1, "scale_rewards": "batch"}, "keep_best=1 raises likelihoods, in which scale_rewards='batch'"),
+        ({"keep_best": 1, "reward_to_go": True}, "in which reward_to_go=True has no part"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            agent(**kwargs)
+
+
+def test_unlikeliness_by_hand():
+    """Two texts of one prompt: of the likelier one half of the group is less likely, of the other none is."""
+    batch = episodes_of([[0.0, 4.0, None], [0.0, 0.0, 1.0]], [[-1.0, -2.0, 0.0], [-3.0, -3.0, -1.0]], [5, 5])
+    made = agent(kl_coef=0.0, unlikeliness_coef=0.5)
+    assert made.rewards(batch).tolist() == [[0, 3, 0], [0, 0, 1]]
+    with pytest.raises(ValueError, match="unlikeliness_coef is for rewards that are not negative, and one is -4"):
+        made.rewards(batch.replace(rewards=-batch.rewards))
+    with pytest.raises(ValueError, match="unlikeliness_coef=0.5 lowers rewards that are not negative, and those of"):
+        agent(scorer=SUM, per_component="normalize", unlikeliness_coef=0.5)
+
+
 def test_the_kl_penalty_holds_the_policy_back():
     def distance(kl_coef):
         env = CHARACTERS | {"prompts": ["a"]}

@@ -23,7 +23,7 @@ class Enumerated:
     """
 
     def __init__(self, cls, on_policy=True, **kwargs):
-        env = gym.make_vec("TextGenToy-v0", num_envs=2, num_generations=2, autoreset_mode="Disabled", **TOY)
+        env = gym.make_vec("TextGenToy-v0", num_envs=8, num_generations=8, autoreset_mode="Disabled", **TOY)
         self.agent = cls("TokenPolicy", env, **{"loss_normalization": "sum", "seed": 0, "device": "cpu", **kwargs})
         self.tree, generator = TokenTree.of(env), torch.Generator().manual_seed(5)
         reference = torch.tensor(env.unwrapped.reference_logits)
@@ -75,7 +75,9 @@ class Enumerated:
             repeats: how many.
         """
         made = self.agent
-        batch = made.with_advantages(episodes, made.rewards(episodes))
+        rewards = made.rewards(episodes)
+        batch = made.with_advantages(episodes, rewards)
+        batch = batch.select(made.trained_on(batch, rewards))
         texts, rollout = self.tree.index(batch.actions), batch.prompt_ids if repeats > 1 else batch.prompt_ids * 0
         log_probs = self.pi.detach()[texts].requires_grad_()
         losses, _ = made.loss(batch, TokenTerms(log_probs, *[torch.zeros_like(log_probs)] * 3))

@@ -199,6 +199,9 @@ SHARED = {
     "kl_penalty": "k2",
     "reference_kl_target": 2.0,
     "missing_eos_penalty": 0.5,
+    "target_entropy": 0.7,
+    "ent_coef_delta": 0.01,
+    "mask_truncated_completions": True,
     "loss_normalization": "sequence",
 }
 
@@ -207,14 +210,27 @@ SHARED = {
     ("cls", "own"),
     [
         (PPO, {"gae_lambda": 0.8, "clip_range_vf": 0.4, "normalize_advantage": False, "vf_coef": 0.7}),
-        (GRPO, {"reward_to_go": True, "scale_rewards": "batch", "per_component": "normalize"}),
+        (
+            GRPO,
+            {"reward_to_go": True, "scale_rewards": "batch", "per_component": "normalize", "unlikeliness_coef": 0.0},
+        ),
         (GRPO, {"clip_range": None, "clip_range_high": None, "delta": None, "importance_sampling_clip_max": 5.0}),
     ],
 )
 def test_every_hyperparameter_survives(tmp_path, cls, own):
     given = SHARED | own
     arguments = {n for c in cls.__mro__ if c.__module__.startswith(("agents.", "textgym.")) for n in arguments_of(c)}
-    elsewhere = {"reference", "lora", "peft", "dtype", "policy_kwargs", "n_envs", "num_generations", "baseline"}
+    elsewhere = {
+        "reference",
+        "lora",
+        "peft",
+        "dtype",
+        "policy_kwargs",
+        "n_envs",
+        "num_generations",
+        "baseline",
+        "keep_best",
+    }
     runtime = {"device", "verbose", "stats_window_size", "tensorboard_log", "_init_setup_model"}
     if "clip_range" not in own:  # with which importance_sampling_clip_max does not go together
         elsewhere |= {"importance_sampling_clip_max"}

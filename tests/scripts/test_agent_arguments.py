@@ -62,7 +62,9 @@ def test_defaults_are_those_of_the_agent(name, expected):
 
 def test_agents_have_their_own_arguments_and_no_others():
     options = {name: {f.name for f in fields_of(command)} for name, command in COMMANDS.items()}
-    assert options["reinforce"] - options["rloo"] == {"baseline"} and options["rloo"] < options["reinforce"]
+    assert (
+        options["reinforce"] - options["rloo"] == {"baseline", "keep_best"} and options["rloo"] < options["reinforce"]
+    )
     assert options["grpo"] == options["rloo"] and options["rloo"] - options["ppo"] > {"importance_sampling_clip_max"}
     assert {name for name in options if "value_function" in options[name]} == {"ppo", "distribution-matching"}
     assert {name for name in options if "kl_coef" in options[name]} == {"reinforce", "rloo", "grpo", "ppo"}

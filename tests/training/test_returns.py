@@ -8,8 +8,11 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from textgym.training.returns import (
     baselines,
+    best_of_group,
+    differ_in_group,
     generalized_advantages,
     group_deviations,
+    likeliness_ranks,
     normalized_sum,
     returns_to_go,
     whiten,
@@ -69,6 +72,23 @@ def test_group_deviations():
     three = (8 / 3) ** 0.5  # of 1, 3, 5
     torch.testing.assert_close(group_deviations(RETURNS, PROMPTS), torch.tensor([three, three, 5, three, 5]))
     assert group_deviations(torch.tensor([2.0, 2.0]), torch.tensor([1, 1])).tolist() == [0, 0]
+
+
+def test_which_groups_differ():
+    returns, prompts = torch.tensor([1.0, 0.0, 1.0, 1.0, 5.0]), torch.tensor([7, 2, 7, 2, 1])
+    assert differ_in_group(returns, prompts).tolist() == [False, True, False, True, False]
+
+
+def test_the_best_of_each_group():
+    returns, prompts = torch.tensor([1.0, 3.0, 10.0, 3.0, 20.0, 0.0]), torch.tensor([7, 7, 2, 7, 2, 9])
+    assert best_of_group(returns, prompts, 1).tolist() == [False, True, False, False, True, True]
+    assert best_of_group(returns, prompts, 2).tolist() == [False, True, True, True, True, True]
+
+
+def test_ranks_by_likeliness():
+    log_probs, prompts = torch.tensor([-1.0, -3.0, -9.0, -3.0, -2.0, -7.0]), torch.tensor([7, 7, 2, 7, 2, 7])
+    # of the four of group 7: three are below -1; one below each -3, and one is equal
+    torch.testing.assert_close(likeliness_ranks(log_probs, prompts), torch.tensor([0.75, 0.375, 0, 0.375, 0.5, 0]))
 
 
 @pytest.mark.parametrize("kind", ["leave_one_out", "mean"])

@@ -89,6 +89,57 @@ def group_deviations(returns: torch.Tensor, prompt_ids: torch.Tensor) -> torch.T
     return baselines(squared, prompt_ids, "mean").sqrt()
 
 
+def differ_in_group(returns: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
+    """Whether the returns of each episode's group are not all the same, (E,) bool; of others nothing is learned.
+
+    Args:
+        returns: (E,) whole-episode returns.
+        prompt_ids: (E,) int64; episodes of one prompt are a group.
+    """
+    _, group = prompt_ids.unique(return_inverse=True)
+    empty = torch.zeros_like(returns)
+    least, most = (empty.scatter_reduce(0, group, returns, end, include_self=False) for end in ("amin", "amax"))
+    return (least < most)[group]
+
+
+def best_of_group(returns: torch.Tensor, prompt_ids: torch.Tensor, keep: int) -> torch.Tensor:
+    """Which episodes are the `keep` of their group with the highest returns, (E,) bool; of equals, the first ones.
+
+    With the loss -log pi(x) of these alone, it is RAFT (Dong et al. 2023, arXiv 2304.06767): the policy is drawn to its
+    own best-of-n.
+
+    Args:
+        returns: (E,) whole-episode returns.
+        prompt_ids: (E,) int64; episodes of one prompt are a group.
+        keep: how many; all of a group that has no more.
+    """
+    order = returns.argsort(stable=True, descending=True)
+    order = order[prompt_ids[order].argsort(stable=True)]  # group by group, the best first
+    first = torch.searchsorted(prompt_ids[order], prompt_ids[order])  # where each one's group begins
+    chosen = torch.zeros_like(prompt_ids, dtype=torch.bool)
+    chosen[order] = torch.arange(len(order), device=order.device) - first < keep
+    return chosen
+
+
+def likeliness_ranks(log_probs: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
+    """The share of the group that is less likely than each episode, in [0, 1); equally likely ones count half.
+
+    With it the unlikeliness reward (He et al. 2025, arXiv 2506.02355) is r (1 - coef * rank): a right text is worth the
+    less, the more likely it was.
+
+    Args:
+        log_probs: (E,) of whole episodes.
+        prompt_ids: (E,) int64; episodes of one prompt are a group.
+    """
+    _, group, sizes = prompt_ids.unique(return_inverse=True, return_counts=True)
+    values, value = log_probs.unique(return_inverse=True)  # ascending
+    places = group * len(values) + value  # group by group, the least likely first
+    ordered = places.sort().values
+    before, through = (torch.searchsorted(ordered, places, right=right) for right in (False, True))
+    first = torch.searchsorted(ordered, group * len(values))
+    return ((before + through - 1) / 2 - first) / sizes[group]  # itself left out
+
+
 def normalized_sum(components: torch.Tensor, weights: torch.Tensor, prompt_ids: torch.Tensor) -> torch.Tensor:
     """The sum over components k of w_k (r_k - mean_k) / (deviation_k + 1e-4), both of the episode's group.
 
