@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -39,6 +38,7 @@ from textgym.matching import (
 from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
 from textgym.sb3.checkpoints import num_generations
 from textgym.training import Actor, Episodes, TokenTerms
+from textgym.training.distributed import from_first
 from textgym.training.losses import policy_gradient_loss, value_loss
 
 MatchingBaseline = Literal["none", "leave_one_out", "value"]
@@ -169,21 +169,15 @@ class DistributionMatching(EpisodicAlgorithm):
         """
         if self.partition.counts.any():
             return
-        episodes = self.reference_episodes() if episodes is None else episodes
+        episodes = from_first(self.reference_episodes()) if episodes is None else episodes
         self.target, log_weights = fit_to_reference(self.target, self.features(episodes), episodes.prompt_ids)
         self.partition.add(episodes.prompt_ids, log_weights)  # P / a
 
     def reference_episodes(self) -> Episodes:
         """About `initial_episodes` samples of the reference, as many of every prompt; without its log-probabilities."""
         assert self.env is not None and self.reference is not None
-        table, number = self.env.get_attr("task")[0].prompts, len(self.partition.counts)
-        wanted = number * math.ceil(self.initial_episodes / number)
-        rounds = np.resize(np.arange(number), (math.ceil(wanted / self.n_envs), self.n_envs))  # all, again and again
-        parts, actor = [], self.reference.actor()
-        for prompt_ids in rounds:
-            self.env.set_options([{"prompt": table.pin(i)} for i in prompt_ids])
-            parts.append(self._collect(1, actor))
-        return Episodes.concatenate(parts).select(slice(wanted))
+        number = len(self.partition.counts)
+        return self._collect_each(number, math.ceil(self.initial_episodes / number), self.reference.actor())
 
     def weighted(self, episodes: Episodes, log_q: torch.Tensor) -> WeightedSample:
         """Evaluated episodes as samples of a proposal, (E,) log q."""
@@ -197,9 +191,12 @@ class DistributionMatching(EpisodicAlgorithm):
             prompts=episodes.prompt_ids,
         )
 
+    def with_terms(self, episodes: Episodes) -> Episodes:
+        """The episodes with what reference, policy and proposal say of them."""
+        return self._proposal.evaluated(super().with_terms(episodes))
+
     def process_rollout(self, episodes: Episodes) -> Episodes:
-        """Evaluate the episodes under the policy, keep them as the `sample` of the proposal, and count them in Z."""
-        episodes = self._proposal.evaluated(episodes)
+        """Keep the episodes as the `sample` of the proposal, and count them in Z."""
         self.sample = self.weighted(episodes, self._proposal.log_q(episodes))
         self.partition.add(self.sample.prompts, self.sample.log_p - self.sample.log_q)
         return episodes

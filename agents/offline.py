@@ -22,6 +22,7 @@ from textgym.preferences import Preference, read_preferences
 from textgym.prompt_table import Ids
 from textgym.sb3 import EpisodeRolloutBuffer, EpisodicAlgorithm, TokenPolicy
 from textgym.training import Episodes
+from textgym.training.distributed import share
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,10 @@ class OfflineAlgorithm(EpisodicAlgorithm):
                 return False
         self.end_sampling()
         if self.reference is not None:
-            log_probs, log_normalizers = self.reference.log_probs(episodes, self.micro_batch_size)
-            episodes = episodes.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
+            own = episodes.select(share(len(episodes)))  # where several processes train, each has the same minibatch
+            log_probs, log_normalizers = self.reference.log_probs(own, self.micro_batch_size)
+            own = own.replace(reference_log_probs=log_probs, reference_log_normalizers=log_normalizers)
+            episodes = own.of_all_processes(own_prompts=False)
         rollout_buffer.episodes = episodes
         callback.update_locals(locals())
         callback.on_rollout_end()

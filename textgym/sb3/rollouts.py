@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.envs.task import TextTask
@@ -18,6 +19,7 @@ from textgym.sb3.collection import OnStep, collect
 from textgym.sb3.policy import TokenPolicy
 from textgym.sb3.resumable import ResumableAlgorithm
 from textgym.scorers.trainer import Trainer, TrainerState, take_metrics
+from textgym.training import distributed
 from textgym.training.actors import Actor
 from textgym.training.episodes import Episodes
 from textgym.training.features import check_features, features_of
@@ -72,7 +74,8 @@ class EpisodeCollection(ResumableAlgorithm):
             False if a callback stopped the training.
         """
         self.begin_rollout()
-        actor = self.actor()
+        self._part_random_numbers()
+        before, actor = self.num_timesteps, self.actor()
         actor.reset()
         rollout_buffer.reset()
         callback.on_rollout_start()
@@ -87,15 +90,17 @@ class EpisodeCollection(ResumableAlgorithm):
         for trainer in self._trainers():
             trainer.state = state
         start, seconds, waited = time.perf_counter(), *self._scoring_seconds()
-        if not self._fill(rollout_buffer, env, n_rollout_steps, actor, on_step):
+        finished = self._fill(rollout_buffer, env, n_rollout_steps, actor, on_step)
+        if not all(distributed.from_all(finished)):
             return False
         after = self._scoring_seconds()
         self.logger.record("time/scoring", after[0] - seconds)
         self.logger.record("time/scoring_share", (after[1] - waited) / (time.perf_counter() - start))
         self.end_sampling()
-        rollout_buffer.episodes = self.process_rollout(
-            with_log_probs(self.token_model, self.reference, rollout_buffer.episodes, self.micro_batch_size)
-        )
+        own = self.task.prompts.num_prompts is None
+        episodes = self.with_terms(rollout_buffer.episodes).of_all_processes(own)
+        self.num_timesteps = before + int(episodes.mask.sum())
+        rollout_buffer.episodes = self.process_rollout(episodes)
         self._log_rollout(rollout_buffer.episodes)
         self._log_scorer(rollout_buffer.episodes)
         self._on_policy = True
@@ -122,6 +127,10 @@ class EpisodeCollection(ResumableAlgorithm):
         """What samples the episodes of a rollout: the policy, or a proposal that a subclass corrects for."""
         return self.token_model
 
+    def with_terms(self, episodes: Episodes) -> Episodes:
+        """A rollout's episodes with what models say of them; a subclass may ask more of them."""
+        return with_log_probs(self.token_model, self.reference, episodes, self.micro_batch_size)
+
     def process_rollout(self, episodes: Episodes) -> Episodes:
         """A rollout's episodes as training is to see them; a subclass may add to them what it needs."""
         return episodes
@@ -135,6 +144,27 @@ class EpisodeCollection(ResumableAlgorithm):
         )
         self._fill(buffer, self.env, rounds, actor)
         return buffer.episodes
+
+    def _collect_each(self, prompts: int, episodes: int, actor: Actor) -> Episodes:
+        """Episodes outside the training, `episodes` of each of the env's first prompts, like `_collect`."""
+        assert self.env is not None
+        table, wanted = self.env.get_attr("task")[0].prompts, prompts * episodes
+        parts = []
+        for ids in np.resize(np.arange(prompts), (-(-wanted // self.n_envs), self.n_envs)):  # all, again and again
+            self.env.set_options([{"prompt": table.pin(i)} for i in ids])
+            parts.append(self._collect(1, actor))
+        return Episodes.concatenate(parts).select(slice(wanted))
+
+    def _part_random_numbers(self) -> None:
+        """Give each process but the first, whose random state checkpoints hold, random numbers of its own."""
+        if distributed.world_size() == 1:
+            return
+        drawn = distributed.from_first(int(torch.randint(2**31, ())))
+        if rank := distributed.rank():
+            assert self.env is not None
+            seed = int(np.random.SeedSequence([drawn, rank]).generate_state(1)[0])
+            set_random_seed(seed)
+            self.env.seed(seed)
 
     def _fill(
         self, buffer: EpisodeRolloutBuffer, env: VecEnv, rounds: int, actor: Actor, on_step: OnStep | None = None

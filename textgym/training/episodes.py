@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from textgym.language_models.pieces import cheapest_groups, cheapest_slices, pass_cost
+from textgym.training.distributed import from_all, from_first, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,18 @@ class Episodes:
         """The episodes on a device."""
         return Episodes(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
 
+    def of_all_processes(self, own_prompts: bool) -> Episodes:
+        """The episodes of all processes that train together, in their order.
+
+        Args:
+            own_prompts: whether each process numbers prompts by itself, so that equal numbers are different prompts.
+        """
+        if world_size() == 1:
+            return self
+        ids = self.prompt_ids * world_size() + rank() if own_prompts else self.prompt_ids
+        parts = from_all(self.replace(prompt_ids=ids).to("cpu"))
+        return Episodes.concatenate(parts).to(self.rows.device)
+
     def micro_batches(self, size: int | None = None, share_prompts: bool = True) -> list[torch.Tensor]:
         """Indices of episodes to run together, cut so that the fewest tokens go through the model.
 
@@ -146,4 +159,6 @@ class Episodes:
 
 def minibatches(n: int, batch_size: int | None) -> tuple[torch.Tensor, ...]:
     """Indices of `n` episodes in random order, `batch_size` at a time; all of them, in order, where it is None."""
-    return torch.randperm(n).split(batch_size) if batch_size and batch_size < n else (torch.arange(n),)
+    if not batch_size or batch_size >= n:
+        return (torch.arange(n),)
+    return from_first(torch.randperm(n)).split(batch_size)

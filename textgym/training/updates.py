@@ -11,6 +11,7 @@ import torch
 from textgym.language_models.forward import memory_advice
 from textgym.language_models.log_probs import TokenTerms
 from textgym.language_models.token_model import TokenModel
+from textgym.training import distributed
 from textgym.training.episodes import Episodes
 from textgym.training.terms import terms_of_group
 
@@ -66,6 +67,8 @@ def accumulate_gradients(
         whole_groups: whether the loss compares the episodes of a prompt, so that all of them must be in a micro-batch
             (`Episodes.whole_groups`).
 
+    Where several processes train, each has the whole batch, and takes its share of it; gradient and results are sums.
+
     Returns:
         means over real tokens of the statistics, and of `loss` and `entropy`; and the log-probabilities, (E, T).
 
@@ -76,9 +79,8 @@ def accumulate_gradients(
     weights, means = token_weights(episodes.mask, normalization), token_weights(episodes.mask, "token")
     sums: dict[str, torch.Tensor] = {}
     all_log_probs = torch.zeros_like(episodes.log_probs)
-    shares, with_entropy = token_model.shares_prompts(), ent_coef != 0
-    size = micro_batch_size
-    for index in episodes.whole_groups(size) if whole_groups else episodes.micro_batches(size, shares):
+    with_entropy = ent_coef != 0
+    for index in parts_of(episodes, micro_batch_size, whole_groups, token_model.shares_prompts()):
         batch = episodes.select(index)
         if whole_groups:
             terms = terms_of_group(token_model, batch, with_entropy)
@@ -94,10 +96,23 @@ def accumulate_gradients(
         sums["loss"] = sums.get("loss", 0) + total.detach()
         for name, values in {"entropy": terms.entropies, **statistics}.items():
             sums[name] = sums.get(name, 0) + (values.detach() * means[index])[batch.mask].sum()
-    logged = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+    logged = distributed.sum_numbers(sums)
     if not math.isfinite(logged["loss"]):
         raise FloatingPointError(f"the loss is {logged['loss']}")
+    distributed.sum_gradients(token_model.parameters())
+    distributed.add_up([all_log_probs])
     return logged, all_log_probs
+
+
+def parts_of(episodes: Episodes, size: int | None, whole_groups: bool, share_prompts: bool) -> list[torch.Tensor]:
+    """Indices of the micro-batches of a batch, those that are this process's."""
+    if whole_groups:
+        processes = distributed.world_size()
+        if processes > 1:
+            size = min(size or len(episodes), -(-len(episodes) // processes))
+        return episodes.whole_groups(size)[distributed.rank() :: processes]
+    own = torch.arange(len(episodes), device=episodes.rows.device)[distributed.share(len(episodes))]
+    return [own[index] for index in episodes.select(own).micro_batches(size, share_prompts)] if len(own) else []
 
 
 def apply_gradients(token_model: TokenModel, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> float:
