@@ -20,8 +20,9 @@ from typing import Any
 from rich.console import Console
 
 from scripts.command_line import console
-from scripts.experiments.rlhf import COLUMNS, Args, Report, value_of, with_reward
-from scripts.experiments.runs import run_all
+from scripts.experiments.rlhf import COLUMNS, Args, Report, reward_models, train_reward_model, value_of, with_reward
+from scripts.experiments.runs import plan, run_all
+from textgym.evaluation.statistics import Interval
 
 
 def in_words(record: dict[str, Any]) -> str:
@@ -33,6 +34,16 @@ def in_words(record: dict[str, Any]) -> str:
 def main(args: Args) -> Report:
     """Run what is not there yet, then print and write the report."""
     paid = with_reward(args)
+    models = reward_models(args)
+    for model in models:
+        model.result()
+    plan(paid)  # what cannot be run is refused before anything is trained
+    for model in models:
+        for half, accuracy in train_reward_model(model, args)["evaluation"].items():
+            share = Interval(**accuracy).text("{:.3f}")
+            console.print(
+                f"{model.entry}: {share} of held-out pairs in the order of {half} of the raters", soft_wrap=True
+            )
     report = Report(run_all(paid, in_words), paid)
     Console(width=max(console.width, 120)).print(report.table())
     console.print(report.write(), soft_wrap=True)

@@ -63,14 +63,16 @@ def curve(logs: Sequence[Path], most: int = 20, measures: Sequence[str] = ("kl_t
     Returns:
         (spans, measures); spans without a rollout are left out.
     """
-    columns = "time/total_timesteps", *(f"rollout/{name}" for name in measures)
-    tables = []
-    for log in logs:
-        with log.open(encoding="utf-8") as file:
-            tables.append(np.array([[float(row[name]) for name in columns] for row in csv.DictReader(file)]))
+    tables = [np.column_stack([logged(log, ["total_timesteps"], "time"), logged(log, measures)]) for log in logs]
     spans, rows = min(most, *map(len, tables)), np.concatenate(tables)  # (rollouts, 1 + measures)
     index = np.ceil(rows[:, 0] / rows[:, 0].max() * spans)
     return np.array([rows[index == i, 1:].mean(0) for i in np.unique(index)])
+
+
+def logged(log: Path, names: Sequence[str], group: str = "rollout") -> np.ndarray:
+    """What a progress.csv holds of some measures, (rollouts, measures)."""
+    with log.open(encoding="utf-8") as file:
+        return np.array([[float(row[f"{group}/{name}"]) for name in names] for row in csv.DictReader(file)])
 
 
 class Comparison:

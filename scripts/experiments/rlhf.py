@@ -6,6 +6,7 @@ and VADER score the same texts without being paid for, so their curves show when
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,8 @@ from rich.table import Table
 
 from agents import RewardModelTrainer
 from scripts.agent_arguments import EnvArgs
-from scripts.command_line import console
 from scripts.experiments import runs
-from scripts.experiments.comparison import COLORS, UNTRAINED, curve, readable
+from scripts.experiments.comparison import COLORS, UNTRAINED, logged, readable
 from scripts.preferences.human_ratings import download, ratings_of, write_files
 from textgym.arguments import Count, Named, Positive
 from textgym.evaluation.statistics import Interval
@@ -34,6 +34,12 @@ ENTRIES = (
 )
 SCORES = {"proxy": "proxy", "held_out": "held-out", "sentiment": "VADER"}
 """The components of the reward, and their headings."""
+HALVES = {"proxy": 1, "held_out": 2}
+"""Which half of the raters each reward model learns from."""
+SPANS = 20
+"""Points of a curve, at most."""
+MODEL = "model"
+"""The folder of a reward model in that of its run."""
 COLUMNS = {**SCORES, "kl_to_reference": "KL", "distinct_2": "distinct-2"}
 
 
@@ -64,45 +70,77 @@ class Args(runs.Args):
     reward_learning_rate: Positive = 5e-4
     """Step size of Adam in its training."""
 
+    def evaluation_arguments(self) -> dict[str, Any]:
+        """The number of episodes, and what the reward models depend on that are trained."""
+        trained = {f"{m.entry}: {name}": value for m in reward_models(self) for name, value in m.arguments.items()}
+        return super().evaluation_arguments() | trained
+
 
 def with_reward(args: Args) -> Args:
-    """The arguments with the proxy as the env's reward; reward models are trained if they are not there.
+    """The arguments with the proxy as the env's reward; ratings that a reward model will learn from are fetched.
 
     Raises:
         ValueError: the env has a scorer already.
+        FileNotFoundError: the folder of ratings lacks a file.
     """
     if args.env.scorer is not None or "scorer" in args.env.env_kwargs:
         raise ValueError("the reward is a reward model; leave out --scorer, and name the model with --proxy")
-    models = {"proxy": args.proxy or reward_model(args, 1), "held_out": args.held_out or reward_model(args, 2)}
-    scorers = [{"name": "reward_model", "model": str(m), "component_name": name} for name, m in models.items()]
+    if None in (args.proxy, args.held_out):
+        if not args.ratings.exists():
+            write_files(ratings_of("movies", download()), args.ratings)
+        names = [f"{part}-half-{half}.jsonl" for part in ("train", "test") for half in HALVES.values()]
+        if lacking := [name for name in names if not (args.ratings / name).is_file()]:
+            raise FileNotFoundError(
+                f"the folder {str(args.ratings)!r} lacks {lacking}, which scripts/ratings.py writes; a folder that is "
+                "not there yet gets the ratings of the movie reviews"
+            )
+    paths = {"proxy": args.proxy, "held_out": args.held_out}
+    paths |= {model.entry: str(model.folder / MODEL) for model in reward_models(args)}
+    scorers = [{"name": "reward_model", "model": paths[name], "component_name": name} for name in HALVES]
     reward = {"name": "weighted_sum", "scorers": [*scorers, "sentiment"], "weights": [1, 0, 0]}
     return replace(args, env=replace(args.env, scorer=json.dumps(reward)))
 
 
-def reward_model(args: Args, half: int) -> Path:
-    """The folder of the reward model of one half of the raters, trained and judged by both on held-out texts."""
-    path = args.out / f"reward-model-{half}"
-    if path.exists():
-        return path
-    if not (args.ratings / f"train-half-{half}.jsonl").exists():
-        write_files(ratings_of("movies", download()), args.ratings)
+def reward_models(args: Args) -> list[runs.Run]:
+    """The reward models that are not given but learn from a half of the raters each, as runs of this experiment."""
+    found = []
+    for name, half in HALVES.items():
+        if getattr(args, name) is None:
+            ratings = (args.ratings / f"train-half-{half}.jsonl").read_bytes()
+            arguments = {
+                "ratings_sha256": hashlib.sha256(ratings).hexdigest(),
+                "reward_model": args.reward_model,
+                "reward_epochs": args.reward_epochs,
+                "reward_learning_rate": args.reward_learning_rate,
+                "device": args.device,
+            }
+            found.append(runs.Run(name, half, args.out / f"reward-model-{half}", None, arguments))
+    return found
+
+
+def train_reward_model(model: runs.Run, args: Args) -> dict[str, Any]:
+    """Train a reward model if it is not there, and let both halves of the raters judge it on held-out texts.
+
+    Returns:
+        the record of the run: of each half the `Interval` of the share of pairs in its order.
+
+    Raises:
+        FileExistsError: a reward model that was trained with other arguments is there.
+    """
+    if (known := model.result()) is not None:
+        return known
+    model.write()
     trainer = RewardModelTrainer(
         args.reward_model,
-        args.ratings / f"train-half-{half}.jsonl",
+        args.ratings / f"train-half-{model.seed}.jsonl",
         loss="regression",
         learning_rate=args.reward_learning_rate,
-        seed=half,
+        seed=model.seed,
         device=args.device,
     ).learn(args.reward_epochs, progress_bar=True)
-    for other in (1, 2):
-        accuracy = trainer.evaluate(args.ratings / f"test-half-{other}.jsonl").accuracy
-        console.print(
-            f"reward model of half {half} of the raters: {accuracy.text('{:.3f}')} of held-out pairs in the order of "
-            f"half {other}",
-            soft_wrap=True,
-        )
-    trainer.save(path)
-    return path
+    judged = {half: trainer.evaluate(args.ratings / f"test-half-{half}.jsonl").accuracy for half in HALVES.values()}
+    trainer.save(model.folder / MODEL)
+    return model.write(evaluation={f"half {half}": vars(accuracy) for half, accuracy in judged.items()})
 
 
 def value_of(record: dict[str, Any], name: str) -> float:
@@ -110,6 +148,28 @@ def value_of(record: dict[str, Any], name: str) -> float:
     evaluation = record["evaluation"]
     value = evaluation["components"][name] if name in SCORES else evaluation[name]
     return value["value"] if isinstance(value, dict) else value
+
+
+def turn_of(held_out: np.ndarray) -> int | None:
+    """The span of training in which the held-out reward is largest, if what follows is below it; else None.
+
+    A largest value is there in noise, too. So the peak is located for each seed in the mean of the others; what its own
+    curve loses from that span to the mean of all later ones is then unbiased, and the loss must be larger than its 95%
+    interval over seeds. One seed tells nothing.
+
+    Args:
+        held_out: (seeds, spans).
+    """
+    seeds, spans = held_out.shape
+    if seeds < 2:
+        return None
+    gains = []
+    for seed, own in enumerate(held_out):
+        peak = int(np.delete(held_out, seed, 0).mean(0).argmax())
+        gains.append(own[peak + 1 :].mean() - own[peak] if peak + 1 < spans else 0.0)
+    gain = Interval.of(gains)
+    assert gain.half_width is not None
+    return int(held_out.mean(0).argmax()) if gain.mean + gain.half_width < 0 else None
 
 
 class Report:
@@ -137,20 +197,23 @@ class Report:
         )
 
     def rows(self) -> Iterable[list[str]]:
-        """The table's rows as text; the last column is the KL at which the held-out reward of rollouts is largest."""
+        """The table's rows as text; the last column is the KL at which the held-out reward turns."""
         for entry, found in self.records.items():
             cells = [Interval.of([value_of(r, c) for r in found]).text("{:.2f}") for c in COLUMNS]
-            peak = "-" if entry == UNTRAINED else f"{self.curve(entry)[self.peak(entry), 0]:.1f}"
-            yield [entry, *cells, peak]
+            yield [entry, *cells, "-" if entry == UNTRAINED or len(found) < 2 else self.turn(entry)]
 
-    def curve(self, entry: str) -> np.ndarray:
-        """(spans, 4) KL and `SCORES` along the training."""
+    def turn(self, entry: str) -> str:
+        """Where the held-out reward of an entry's rollouts turns, in words."""
+        curves = self.curves(entry)
+        span = turn_of(curves[..., 2])
+        return "not seen" if span is None else f"{curves[:, span, 0].mean():.1f}"
+
+    def curves(self, entry: str) -> np.ndarray:
+        """(seeds, spans, 4) KL and `SCORES` of rollouts along the training, means over spans of equally many."""
         logs = [self.args.out / record["folder"] / "progress.csv" for record in self.records[entry]]
-        return curve(logs, measures=("kl_to_reference", *SCORES))
-
-    def peak(self, entry: str) -> int:
-        """The span of the training in which the held-out reward is largest."""
-        return int(self.curve(entry)[:, 2].argmax())
+        tables = [logged(log, ("kl_to_reference", *SCORES)) for log in logs]
+        spans = min(SPANS, *map(len, tables))
+        return np.array([[part.mean(0) for part in np.array_split(table, spans)] for table in tables])
 
     def table(self) -> Table:
         """The table for the terminal."""
@@ -182,10 +245,12 @@ class Report:
 
         figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
         for color, entry in zip(COLORS * len(self.records), [e for e in self.records if e != UNTRAINED], strict=False):
-            kl, proxy, held_out, vader = self.curve(entry).T
+            curves = self.curves(entry)
+            kl, proxy, held_out, vader = curves.mean(0).T
             panels[0].plot(kl, proxy, color=color, linestyle="--", alpha=0.7)
             panels[0].plot(kl, held_out, color=color, label=readable(entry))
-            panels[0].plot(kl[self.peak(entry)], held_out[self.peak(entry)], "o", color=color)
+            if (span := turn_of(curves[..., 2])) is not None:
+                panels[0].plot(kl[span], held_out[span], "o", color=color)
             panels[1].plot(kl, vader, color=color)
         panels[0].set(ylabel="mean rating by the reward models", title="proxy (dashed) and held-out")
         panels[1].set(ylabel="compound score", title="VADER")

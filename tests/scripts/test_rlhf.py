@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.agent_arguments import EnvArgs
-from scripts.experiments.rlhf import Args, Report, with_reward
+from scripts.experiments.rlhf import SCORES, Args, Report, turn_of, with_reward
 from scripts.preferences.human_ratings import write_files
 from scripts.rlhf import main
 from tests.conftest import save_chars_model
@@ -55,30 +56,58 @@ def test_a_policy_pleases_the_raters_that_its_reward_model_never_saw(args, capsy
         gain = after["components"]["held_out"]["value"] - before["components"]["held_out"]["value"]
         noise = np.hypot(*(one["components"]["held_out"]["standard_error"] for one in (before, after)))
         assert gain > 4 * noise
-    told = re.findall(
-        r"of half (.) of the raters: 0.[6-9]\d\d ± .* pairs in the order of half (.)", capsys.readouterr().out
-    )
-    assert told == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    told = re.findall(r"(\w+): 0.[6-9]\d\d ± .* pairs in the order of half (.) of the raters", capsys.readouterr().out)
+    assert told == [("proxy", "1"), ("proxy", "2"), ("held_out", "1"), ("held_out", "2")]
     assert (args.out / "rlhf.png").stat().st_size > 10_000 and "| `untrained` |" in (args.out / "rlhf.md").read_text()
     assert [row[0] for row in report.rows()] == ["untrained", ENTRY]
 
     before = {path: path.stat().st_mtime_ns for path in args.out.rglob("*") if path.name in ("run.json", "config.json")}
     main(args)  # nothing is repeated
-    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 6
+    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 8
+
+    with pytest.raises(FileExistsError, match=r"reward-model-1 is a run with reward_epochs 6, not 5; choose another"):
+        main(replace(args, reward_epochs=5))
+    ratings = args.ratings / "train-half-1.jsonl"
+    ratings.write_text(ratings.read_text().partition("\n")[2])
+    with pytest.raises(FileExistsError, match="reward-model-1 is a run with ratings_sha256"):
+        main(args)
+    shutil.rmtree(args.out / "reward-model-1")
+    with pytest.raises(FileExistsError, match="untrained-0 is a run with proxy: ratings_sha256"):
+        main(args)
 
 
-def test_the_turn_is_where_the_held_out_reward_is_largest(args, tmp_path):
-    rows = [{"kl_to_reference": k, "proxy": k, "held_out": -((k - 3) ** 2), "sentiment": 0.1} for k in range(8)]
-    (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / "progress.csv").open("w") as file:
+def write_log(folder, held_out):
+    """The log of a run, one row for each value of the held-out reward; the KL counts them."""
+    rows = [{"kl_to_reference": k, "proxy": k, "held_out": v, "sentiment": 0.1} for k, v in enumerate(held_out)]
+    folder.mkdir()
+    with (folder / "progress.csv").open("w") as file:
         writer = csv.writer(file)
-        writer.writerow(["time/total_timesteps", *(f"rollout/{name}" for name in rows[0])])
-        writer.writerows([1 + number, *row.values()] for number, row in enumerate(rows))
-    values = dict.fromkeys(("kl_to_reference", "distinct_2"), 1.0) | {
-        "components": dict.fromkeys(rows[0], {"value": 0.5})
-    }
-    report = Report([{"agent": "x", "folder": "run", "evaluation": values}], Args(out=tmp_path))
-    assert next(iter(report.rows())) == ["x", "0.50", "0.50", "0.50", "1.00", "1.00", "3.0"]
+        writer.writerow([f"rollout/{name}" for name in rows[0]])
+        writer.writerows(row.values() for row in rows)
+
+
+def test_the_turn_is_where_the_held_out_reward_is_largest(tmp_path):
+    values = {"kl_to_reference": 1.0, "distinct_2": 1.0, "components": dict.fromkeys(SCORES, {"value": 0.5})}
+    for seed in range(2):
+        write_log(tmp_path / f"turns-{seed}", [-((k - 3) ** 2) + seed for k in range(8)])
+        write_log(tmp_path / f"rises-{seed}", range(8))
+    runs = [{"agent": f[:-2], "folder": f, "evaluation": values} for f in ("turns-0", "rises-0", "turns-1", "rises-1")]
+    report = Report(runs, Args(out=tmp_path))
+    numbers = [f"{value} ± 0.00" for value in ("0.50", "0.50", "0.50", "1.00", "1.00")]
+    assert list(report.rows()) == [["turns", *numbers, "3.0"], ["rises", *numbers, "not seen"]]
+    assert next(iter(Report(runs[:1], Args(out=tmp_path)).rows()))[-1] == "-"  # of one seed
+
+
+def test_a_largest_value_of_noise_is_no_turn(rng):
+    rising = 1 - np.exp(-np.arange(20) / 4)  # levels off
+    falling = rising - 0.1 * np.arange(20)  # has its peak at span 4
+    noisy = [curve + 0.1 * rng.normal(size=(500, 3, 20)) for curve in (rising, falling)]
+    named = [[turn_of(held_out) for held_out in runs] for runs in noisy]
+    # a two-sided 95% interval of a difference that is never below 0 lies below 0 in at most 2.5% of cases: 12.5 ± 3.5
+    assert sum(span is not None for span in named[0]) <= 23
+    found = [span for span in named[1] if span is not None]
+    assert len(found) > 400 and abs(np.mean(found) - 4) < 1
+    assert turn_of(np.array([[0.0, 1.0, 0.0]])) is None
 
 
 def test_reward_models_that_are_given_are_not_trained(args, tmp_path):
@@ -91,3 +120,13 @@ def test_reward_models_that_are_given_are_not_trained(args, tmp_path):
 def test_the_reward_is_the_reward_model(args):
     with pytest.raises(ValueError, match="leave out --scorer"):
         main(Args(env=EnvArgs(scorer="sentiment"), ratings=args.ratings))
+
+
+def test_what_cannot_be_run_is_refused_before_a_reward_model_is_trained(args, tmp_path):
+    with pytest.raises(ValueError, match="unknown agent 'ppoo'"):
+        main(replace(args, agents=("ppoo",), out=tmp_path / "out"))
+    shutil.copytree(args.ratings, tmp_path / "ratings")
+    (tmp_path / "ratings" / "test-half-2.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks \['test-half-2.jsonl'\]"):
+        main(replace(args, ratings=tmp_path / "ratings", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
