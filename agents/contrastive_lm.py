@@ -60,13 +60,12 @@ class ContrastiveLM(OfflineAlgorithm):
         env: Any,
         model: Named = None,
         *,
-        dataset: Named = None,
         beta: Positive = 0.1,
         average_log_prob: bool = False,
         **kwargs: Any,
     ):
         self.beta, self.average_log_prob = beta, average_log_prob
-        super().__init__(policy, env, model, dataset=dataset, **kwargs)
+        super().__init__(policy, env, model, **kwargs)
 
     def needs_reference(self) -> bool:
         """False: nothing is measured from one."""

@@ -120,11 +120,6 @@ class DPO(DirectPreference, OfflineAlgorithm):
         **kwargs: see `DirectPreference` and `OfflineAlgorithm`.
     """
 
-    def __init__(
-        self, policy: str | type[TokenPolicy], env: Any, model: Named = None, *, dataset: Named = None, **kwargs: Any
-    ):
-        super().__init__(policy, env, model, dataset=dataset, **kwargs)
-
     def candidates(self, dataset: Any) -> list[Candidates]:
         """Two texts in each group."""
         return [Candidates(p.prompt, p.chosen, (p.rejected,), where) for where, p in self.preferences(dataset)]

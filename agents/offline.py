@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,13 @@ class TextData:
         return Episodes.sampled(self.mdp.pad_id, **{name: tensor.to(device) for name, tensor in fields.items()})
 
 
+def places(dataset: Any) -> Iterator[str]:
+    """What names the rows of a data set in errors, one after the other."""
+    if isinstance(dataset, str | Path):
+        return (f"line {number} of {str(dataset)!r}" for number in itertools.count(1))
+    return (f"row {number} of the dataset" for number in itertools.count())
+
+
 class OfflineAlgorithm(EpisodicAlgorithm):
     """The base of agents that learn from a data set: each rollout is one minibatch of it, and one gradient step.
 
@@ -155,9 +163,7 @@ class OfflineAlgorithm(EpisodicAlgorithm):
     def preferences(self, dataset: Any) -> list[tuple[str, Preference]]:
         """The pairs of a data set, each behind what names it in errors; ties are left out, with a warning."""
         pairs = read_preferences(dataset, "dataset", tokenizer=self.task.tokenizer)
-        place = f"line {{}} of {str(dataset)!r}" if isinstance(dataset, str | Path) else "row {} of the dataset"
-        first = 1 if isinstance(dataset, str | Path) else 0
-        named = [(place.format(first + i), pair) for i, pair in enumerate(pairs) if not pair.tie]
+        named = [(where, pair) for where, pair in zip(places(dataset), pairs, strict=False) if not pair.tie]
         if len(named) < len(pairs):
             count, agent = len(pairs) - len(named), type(self).__name__
             ties = f"{count} of the {len(pairs)} rows of the dataset are ties, from which {agent} learns nothing"

@@ -110,21 +110,23 @@ class Argument:
 def arguments_of(cls: type) -> dict[str, Argument]:
     """All arguments of a class by name: its own, and those that a `**kwargs` hands on along the MRO.
 
-    Where a subclass declares an argument again, its annotation and default count; so does its description, if it
-    gives one. What a class names in `withheld`, which is inherited, it does not take from its bases.
+    Where a subclass declares an argument again, its annotation and default count; where it describes one again, its
+    description does. What a class names in `withheld`, which is inherited, it does not take from its bases.
     """
     found: dict[str, Argument] = {}
+    described: dict[str, str] = {}
     for owner in cls.__mro__:
+        described = descriptions(owner) | described
         constructor = vars(owner).get("__init__")
         if constructor is None:
             continue
-        hints, helps = get_type_hints(constructor, include_extras=True), descriptions(owner)
+        hints = get_type_hints(constructor, include_extras=True)
         parameters = list(inspect.signature(constructor).parameters.values())[1:]
         for p in parameters:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 continue
             known = found.get(p.name) or Argument(p.name, hints.get(p.name, Any), p.default, "", owner)
-            found[p.name] = known if known.help else replace(known, help=helps.get(p.name, ""))
+            found[p.name] = replace(known, help=described.get(p.name, ""))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     withheld = getattr(cls, "withheld", ())

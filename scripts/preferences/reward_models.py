@@ -12,7 +12,7 @@ from rich.table import Table
 from textgym.arguments import Count, Positive
 from textgym.evaluation.statistics import Interval
 from textgym.preferences import Rating, read_ratings
-from textgym.preferences.comparisons import comparisons_of, is_rated, rated
+from textgym.preferences.comparisons import comparisons_of, rated
 from textgym.preferences.measures import RewardEvaluation, pair_accuracy
 from textgym.preferences.pairs import rater_halves
 
@@ -44,7 +44,7 @@ def baselines(file: Path) -> dict[str, Interval]:
     data, vader = comparisons_of(file, "eval"), SentimentIntensityAnalyzer()
     compound = np.array([vader.polarity_scores(prompt + completion)["compound"] for prompt, completion in data.items])
     found = {"VADER": pair_accuracy(compound, *data.pairs)}
-    rows = list({(one.prompt, one.text): one for one in read_ratings(file)}.values()) if is_rated(file) else []
+    rows = list({(one.prompt, one.text): one for one in read_ratings(file)}.values()) if len(data.ratings) else []
     if rows and all(len(one.ratings) > 1 for one in rows):
         rng = np.random.default_rng(0)
         first, second = rater_halves(rows)

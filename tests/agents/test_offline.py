@@ -91,6 +91,21 @@ def test_ties_are_left_out_with_a_warning_and_alone_are_refused():
         small_agent(SFT, dataset=ties)
 
 
+def test_sft_reads_texts_as_it_reads_the_chosen_ones(tmp_path):
+    texts = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in PAIRS]
+    expected = small_agent(SFT, dataset=PAIRS).data.rows.tolist()
+    assert small_agent(SFT, dataset=texts).data.rows.tolist() == expected
+    assert small_agent(SFT, dataset=iter(texts)).data.rows.tolist() == expected
+    whole = small_agent(SFT, dataset=[{"text": "ab"}, {"text": "c"}])
+    assert [whole.task.decode_parts(row) for row in whole.data.rows] == [("", "ab"), ("", "c")]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*texts, {"prompt": "a", "completion": "xyz"}]))
+    with pytest.raises(ValueError, match=f"^line 17 of '{file}': the tokenizer cannot encode 'axyz'"):
+        small_agent(SFT, dataset=str(file))
+    with pytest.raises(ValueError, match="row 0 of the dataset: it lacks the column 'completion'; its columns are"):
+        small_agent(SFT, dataset=[{"messages": []}])
+
+
 @pytest.mark.parametrize("cls", OFFLINE)
 def test_a_checkpoint_is_evaluated_without_data_and_trained_with_them(tmp_path, cls):
     made = small_agent(cls, dataset=PAIRS, learning_rate=1e-2, batch_size=4)

@@ -1,4 +1,4 @@
-"""Preferences and ratings from files, tables and iterables, and an error that names the place of whatever is wrong."""
+"""Preferences, ratings and demonstrations from files, tables and iterables, and an error that names the place of whatever is wrong."""
 
 import json
 
@@ -8,7 +8,15 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from textgym.preferences import Preference, Rating, read_preferences, read_ratings
+from textgym.preferences import (
+    Demonstration,
+    Preference,
+    Rating,
+    read_demonstrations,
+    read_preferences,
+    read_ratings,
+)
+from textgym.preferences.comparisons import comparisons_of
 
 PAIRS = [
     {"prompt": "The plot", "chosen": " is good.", "rejected": " is bad.", "margin": 1.5},
@@ -47,6 +55,46 @@ def test_the_same_ratings_from_a_file_an_iterable_and_a_dataset(tmp_path):
         datasets.Dataset.from_list([{"ratings": None} | row for row in RATINGS]),
     ):
         assert read_ratings(source, scale=(-4, 4)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"prompt": "The plot", "completion": " is good."}], Demonstration("The plot", " is good.")),
+        ([{"completion": "A film."}], Demonstration("", "A film.")),
+        ([{"text": "A film.", "rating": 2.0}], Demonstration("", "A film.")),
+        ([{"prompt": "p", "completion": "c", "text": "other"}], Demonstration("p", "c")),  # as TRL does
+    ],
+)
+def test_texts_to_learn_have_the_columns_of_trl(tmp_path, rows, expected):
+    datasets = pytest.importorskip("datasets")
+    for source in (written(tmp_path / "t.jsonl", rows), rows, [expected], datasets.Dataset.from_list(rows)):
+        assert read_demonstrations(source) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("first", "row", "message"),
+    [
+        ({"text": "a"}, {"completion": "b"}, "lacks the column 'text'; its columns are"),
+        ({"completion": "a"}, {"text": "b"}, "lacks the column 'completion'; its columns are"),
+        ({"completion": "a"}, {"completions": "b"}, "did you mean 'completions'"),
+        ({"completion": "a"}, {"completion": " "}, "completion is blank"),
+        ({"text": "a"}, {"text": 3}, "completion is 3; it must be a text"),
+        ({"prompt": "p", "completion": "a"}, {"completion": "a"}, "lacks the column 'prompt', unlike the row before"),
+        ({"completion": "a"}, {"completion": [{"role": "user", "content": "b"}]}, "conversational form, pass"),
+    ],
+)
+def test_what_is_no_text_to_learn_is_refused_with_its_line(tmp_path, first, row, message):
+    file = written(tmp_path / "texts.jsonl", [first, row])
+    with pytest.raises(ValueError, match="line 2 of .*" + message):
+        read_demonstrations(file)
+    with pytest.raises(ValueError, match="row 1 of the demonstrations: .*" + message):
+        read_demonstrations([first, row])
+
+
+def test_pairs_with_a_column_rating_are_pairs():
+    pairs = [{"chosen": "a", "rejected": "b", "rating": 3.0}]
+    assert not len(comparisons_of(pairs, "rows").ratings) and len(comparisons_of(iter(RATINGS), "rows").ratings) == 2
 
 
 def test_numbers_of_numpy_are_read_as_plain_ones():

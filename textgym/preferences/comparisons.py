@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from textgym.mdp import BoolArray, IntArray
-from textgym.preferences.data import Preference, Rating, read_preferences, read_ratings
+from textgym.preferences.data import Preference, Rating, first_columns, read_preferences, read_ratings
 
 Item = tuple[str, str]
 """A prompt, and what follows it; together they are one text."""
@@ -103,7 +101,7 @@ def rated(ratings: Sequence[Rating]) -> Comparisons:
 
 
 def comparisons_of(source: Any, name: str, *, grouped: bool = False) -> Comparisons:
-    """Read preferences or ratings, whichever the first row is.
+    """Read preferences or ratings; these are rows with the column `rating` and without `chosen`, as the first one says.
 
     Args:
         source: what `read_preferences` and `read_ratings` read.
@@ -115,21 +113,7 @@ def comparisons_of(source: Any, name: str, *, grouped: bool = False) -> Comparis
         FileNotFoundError: the file does not exist.
     """
     source = list(source) if isinstance(source, Iterator) else source
-    if is_rated(source):
+    columns = first_columns(source, name)
+    if "rating" in columns and "chosen" not in columns:
         return rated(read_ratings(source, name))
     return compared(read_preferences(source, name), grouped=grouped)
-
-
-def is_rated(source: Any) -> bool:
-    """Whether the first row of a file or an iterable is a rating; what is no row is left to the reader to refuse."""
-    if isinstance(source, str | Path) and Path(source).is_file():
-        with open(source, encoding="utf-8", errors="replace") as file:
-            first = next((line for line in file if line.strip()), "")
-        try:
-            return "rating" in json.loads(first)
-        except (ValueError, TypeError):
-            return False
-    if isinstance(source, str | Path | Mapping) or not hasattr(source, "__iter__"):
-        return False
-    row = next(iter(source), None)
-    return isinstance(row, Rating) or (isinstance(row, Mapping) and "rating" in row)

@@ -1,7 +1,8 @@
-"""Preferences and ratings, and how they are read: from JSON lines, a `datasets.Dataset`, or any iterable of rows.
+"""Preferences, ratings and demonstrations, read from JSON lines, a `datasets.Dataset`, or any iterable of rows.
 
 The columns are those of TRL's preference format, `prompt`, `chosen` and `rejected`, with `margin` as its reward trainer
-reads it. Left out: TRL's unpaired and stepwise formats.
+reads it, and of its prompt-completion and language-modelling formats, `prompt` and `completion`, or `text`. Left out:
+TRL's unpaired and stepwise formats, and conversations that are learned whole (`messages`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from textgym.importing import did_you_mean
 from textgym.text_files import lines_of, parsed
 from textgym.tokenizers import Tokenizer, make_tokenizer
 
-Row = TypeVar("Row", bound="Preference | Rating")
+Row = TypeVar("Row", bound="Preference | Rating | Demonstration")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,26 @@ class Rating(CheckedArguments):
             raise ValueError(f"rating is {self.rating}, but the mean of its {len(self.ratings)} ratings is {mean}")
 
 
+@dataclass(frozen=True)
+class Demonstration(CheckedArguments):
+    """A text as it should be, `prompt + completion`.
+
+    Attributes:
+        prompt: what is given; "" where the completion is the whole text.
+        completion: what should be written then.
+
+    Raises:
+        ValueError: the completion is blank.
+    """
+
+    prompt: str
+    completion: str
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing."""
+        _check_text("completion", self.completion)
+
+
 def read_preferences(source: Any, name: str = "preferences", *, tokenizer: Any = None) -> list[Preference]:
     """Read pairs.
 
@@ -137,13 +158,61 @@ def read_ratings(source: Any, name: str = "ratings", *, scale: tuple[float, floa
     return _read(source, name, Rating, to_rating)
 
 
-def _read(source: Any, name: str, kind: type[Row], convert: Callable[[dict[str, Any]], Row]) -> list[Row]:
-    """Rows of one kind; `convert` makes them of the columns that the kind has."""
+def read_demonstrations(source: Any, name: str = "demonstrations", *, tokenizer: Any = None) -> list[Demonstration]:
+    """Read texts that should be learned.
+
+    Rows need `completion` or, where the first row has none, `text`, and may have `prompt`; other columns are passed
+    over.
+
+    Args:
+        source: as for `read_preferences`; no iterator, since its first row is read twice.
+        name: what it is called in errors.
+        tokenizer: as for `read_preferences`; the completion of a conversation is one assistant's message.
+
+    Raises:
+        ValueError: as for `read_preferences`.
+        FileNotFoundError: the file does not exist.
+        IsADirectoryError: it is a directory.
+    """
+    known, columns = None if tokenizer is None else make_tokenizer(tokenizer), first_columns(source, name)
+    column = "text" if "text" in columns and "completion" not in columns else "completion"
+
+    def to_demonstration(columns: dict[str, Any]) -> Demonstration:
+        return Demonstration(**{"prompt": ""} | {key: _as_text(key, value, known) for key, value in columns.items()})
+
+    return _read(source, name, Demonstration, to_demonstration, {"completion": column})
+
+
+def first_columns(source: Any, name: str) -> set[str]:
+    """The columns of the first row, which say what kind of rows there are; none where there is no row.
+
+    Args:
+        source: as for `read_preferences`; an iterator would lose the row.
+        name: what it is called in errors.
+
+    Raises:
+        ValueError: it is no source of rows, or the first line is no JSON.
+        FileNotFoundError: the file does not exist.
+        IsADirectoryError: it is a directory.
+    """
+    for _, row in _places(source, name):
+        return set(row if isinstance(row, Mapping) else getattr(row, "__dict__", ()))
+    return set()
+
+
+def _read(
+    source: Any,
+    name: str,
+    kind: type[Row],
+    convert: Callable[[dict[str, Any]], Row],
+    renamed: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Rows of one kind; `convert` makes them of the columns that the kind has, which `renamed` may call otherwise."""
     found: list[Row] = []
     prompted: bool | None = None
     for where, row in _places(source, name):
         try:
-            columns = vars(row) if isinstance(row, kind) else _columns(row, kind)
+            columns = vars(row) if isinstance(row, kind) else _columns(row, kind, renamed or {})
             prompted = "prompt" in columns if prompted is None else prompted
             if prompted != ("prompt" in columns):
                 raise ValueError(f"it {'lacks' if prompted else 'has'} the column 'prompt', unlike the row before")
@@ -170,15 +239,18 @@ def _places(source: Any, name: str) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _columns(row: Any, kind: type[Any]) -> dict[str, Any]:
+def _columns(row: Any, kind: type[Any], renamed: Mapping[str, str]) -> dict[str, Any]:
     """The columns that the kind has; those that are None count as left out, as a `datasets.Dataset` fills them in."""
     if not isinstance(row, Mapping):
         raise ValueError(f"it is {row!r}, not a row with columns")
     optional = {field.name: field.default is not MISSING for field in fields(kind)} | {"prompt": True}
-    columns = {name: row[name] for name in optional if row.get(name) is not None}
+    columns = {name: value for name in optional if (value := row.get(renamed.get(name, name))) is not None}
     for name, may_lack in optional.items():
         if not may_lack and name not in columns:
-            raise ValueError(f"it lacks the column {name!r}{did_you_mean(name, row)}; its columns are {list(row)}")
+            lacking = renamed.get(name, name)
+            raise ValueError(
+                f"it lacks the column {lacking!r}{did_you_mean(lacking, row)}; its columns are {list(row)}"
+            )
     return columns
 
 
