@@ -124,7 +124,9 @@ class RewardModelTrainer(CheckedArguments):
         self.num_tokens, self.global_step = 0, 0
         self.objective = objective.to(self.model.device)
         groups = [(self.model.trained, learning_rate), (list(objective.parameters()), TIE_LEARNING_RATE)]
-        self.optimizer = torch.optim.Adam({"params": params, "lr": lr, "initial_lr": lr} for params, lr in groups)
+        self.optimizer = torch.optim.Adam(
+            [{"params": params, "lr": lr, "initial_lr": lr} for params, lr in groups], fused=True
+        )
         self.logger = Logger(None, [])
         self._has_own_logger = False
 

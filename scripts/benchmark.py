@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import adapters, env, exact, models, scorers, startup, wrappers
+from scripts.benchmarks import adapters, env, exact, models, reward_models, scorers, startup, wrappers
 from scripts.command_line import versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
@@ -27,6 +27,7 @@ SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "rollout": models.rollout,
     "update": models.update,
     "train": models.train,
+    "reward-model": reward_models.reward_model,
     "peft": adapters.peft,
     "wrappers": wrappers.wrappers,
     "scorers": scorers.scorers,

@@ -1,4 +1,4 @@
-"""Preferences, ratings and demonstrations from files, tables and iterables, and an error that names the place of whatever is wrong."""
+"""Preferences, ratings and demonstrations from files, tables and iterables; errors name the place of what is wrong."""
 
 import json
 

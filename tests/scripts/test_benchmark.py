@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import tyro
 
+from agents import RewardModelTrainer
 from scripts import benchmark
 from scripts.benchmarks.bare import BareLoops, end_at_random, round_trip_prompts
 from scripts.benchmarks.env import draw_actions
+from scripts.benchmarks.reward_models import BareStep, random_pairs
 from scripts.benchmarks.timing import measure
 from tests.conftest import small_llama
 from textgym import TextMDP
@@ -95,6 +98,24 @@ def test_models_beside_bare_loops(command, others, capsys):
         assert 0 < equal["outside_policy"] < 1 and equal["cache_mib"] > 0
     if command[0] == "update":
         assert 0 < equal["fed"] < 1 and ragged["fed"] > 0  # four completions share a prompt of eight tokens
+
+
+def test_reward_models_beside_a_bare_step(capsys):
+    main(["reward-model", "--pairs", "2", "--prompt-words", "2", "--new-words", "6", "--repeats", "1"])
+    equal, ragged = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert equal["tokens"] == 4 * 8 > ragged["tokens"]
+    for result in (equal, ragged):
+        rates = result["tokens_per_second"]
+        assert result["ratio_to"]["bare"] == pytest.approx(rates["textgym"] / rates["bare"], rel=0.02)
+
+
+def test_a_bare_step_is_a_step_of_the_trainer():
+    trainer = RewardModelTrainer("tiny", random_pairs(3, 2, 6, True), device="cpu", seed=0)
+    bare = BareStep(trainer, [torch.tensor(ids) for (ids,) in trainer._tokens])
+    trainer._train(np.arange(3), 1.0)
+    assert bare() == trainer.num_tokens
+    for theirs, ours in zip(bare.model.parameters(), trainer.model.module.parameters(), strict=True):
+        assert torch.allclose(theirs, ours, atol=2e-5)
 
 
 def test_bare_loops_count_the_tokens_up_to_eos():

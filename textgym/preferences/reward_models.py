@@ -26,6 +26,9 @@ CENTRED_ON = 1024
 """How many texts a reward is centred on, at most."""
 RIDGE = 1e-4
 """Of the least squares with which a head without a bias is centred, relative to the mean square of a hidden state."""
+TRAINING_COST = 8
+"""How many times as much a pass costs, whatever its size, where its gradient is taken: it is added to that of every
+weight."""
 NO_ADAPTERS = "adapters_only=True, but all weights were trained; adapters come with lora={...}"
 
 
@@ -90,8 +93,9 @@ class ScoreModel(ABC):
         lengths = np.array([len(ids) for ids in rows])
         order = np.argsort(lengths, kind="stable")
         device, pad = self.device, self.tokenizer.pad_token_id
+        cost = pass_cost(device.type) * (TRAINING_COST if torch.is_grad_enabled() else 1)
         outputs = []
-        for start, end in cheapest_slices(lengths[order], None, pass_cost(device.type))[1]:
+        for start, end in cheapest_slices(lengths[order], None, cost)[1]:
             part, width = order[start:end], lengths[order[end - 1]]
             ids = torch.full((len(part), int(width)), pad)
             for row, number in enumerate(part):
