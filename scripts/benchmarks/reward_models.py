@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def reward_model(
             trainer._train(index, 1.0)
             return synchronized(trainer.model.device, tokens)
 
-        runs = {"textgym": ours}
+        runs: dict[str, Callable[[], int]] = {"textgym": ours}
         if bare:
             runs["bare"] = BareStep(trainer, rows)
         timings = side_by_side(runs, repeats, warm_up=2)

@@ -27,7 +27,7 @@ from textgym.arguments import Count, Named, Positive
 from textgym.evaluation.statistics import Interval
 
 ENTRIES = (
-    "rloo:kl_coef=0,learning_rate=2e-3",
+    "rloo:kl_coef=0,learning_rate=1e-3",
     "grpo:kl_coef=0.1,learning_rate=1e-3",
     "ppo:kl_coef=0.1,learning_rate=3e-4",
     'distribution-matching:target={"name":"rlhf","beta":0.3},learning_rate=1e-3',
@@ -52,7 +52,7 @@ class Args(runs.Args):
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EnvArgs(n_envs=32, num_generations=4)
     )
-    total_timesteps: Count = 16_000
+    total_timesteps: Count = 8_000
     """Tokens that a run generates and trains on."""
     out: Path = Path("runs/rlhf")
     """Folder of the table, the figure, the runs and the reward models."""
