@@ -8,7 +8,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.policy_gradient import PolicyGradient
-from textgym.arguments import Named, Probability
+from textgym.arguments import Count, Named, Probability
 from textgym.sb3 import TokenPolicy
 from textgym.sb3.checkpoints import num_generations
 from textgym.training import Episodes
@@ -27,7 +27,8 @@ from textgym.training.returns import (
 class GroupPolicyGradient(PolicyGradient):
     """A token's advantage is its episode's return minus a baseline, divided by a deviation.
 
-    Logged in each rollout: `train/frac_reward_zero_std`, the share of episodes in whose group all rewards are the same.
+    Logged in each rollout: `train/frac_reward_zero_std`, the share of sampled episodes in whose group all rewards are
+    the same, and `train/num_gen_batches`, how often the env was sampled.
 
     Args:
         reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's.
@@ -40,6 +41,9 @@ class GroupPolicyGradient(PolicyGradient):
         unlikeliness_coef: the more likely a text was among those of its prompt, the less it is paid, down to 1 minus
             this times its reward (`textgym.training.returns.likeliness_ranks`), so that rare right texts are not lost;
             for rewards that are not negative.
+        max_num_gen_batches: with more than 1, groups whose rewards are all the same are left out, and the env is
+            sampled up to so many times until the update has its episodes (dynamic sampling, DAPO). If there are fewer
+            then, it has these, and if there are none, the last ones. `rollout/reward` is that of the episodes left.
         **kwargs: see `PolicyGradient`.
 
     Raises:
@@ -60,6 +64,7 @@ class GroupPolicyGradient(PolicyGradient):
         scale_rewards: Scale = "none",
         per_component: Literal["sum", "normalize"] = "sum",
         unlikeliness_coef: Probability = 0.0,
+        max_num_gen_batches: Count = 1,
         **kwargs: Any,
     ):
         if per_component == "normalize" and scale_rewards == "group":
@@ -73,7 +78,7 @@ class GroupPolicyGradient(PolicyGradient):
                 "per_component='normalize' are of mean 0; set one of the two"
             )
         self.reward_to_go, self.scale_rewards, self.per_component = reward_to_go, scale_rewards, per_component
-        self.unlikeliness_coef = unlikeliness_coef
+        self.unlikeliness_coef, self.max_num_gen_batches = unlikeliness_coef, max_num_gen_batches
         super().__init__(policy, env, model, **kwargs)
 
     def _setup_model(self) -> None:
@@ -98,6 +103,11 @@ class GroupPolicyGradient(PolicyGradient):
                 raise ValueError(
                     f"per_component is 'normalize', but the reward of the scorer {scorer.name!r} {problem}"
                 )
+        if self.max_num_gen_batches > 1 and num_generations(env) == 1:
+            raise ValueError(
+                f"max_num_gen_batches={self.max_num_gen_batches} leaves groups out whose rewards are all the same, and "
+                "the env has num_generations=1; make it with 2 or more"
+            )
         compares = self.baseline in ("mean", "leave_one_out") or self.scale_rewards == "group"
         compares = compares or self.per_component == "normalize" or self.unlikeliness_coef > 0
         if not compares or num_generations(env) > 1:
@@ -129,11 +139,23 @@ class GroupPolicyGradient(PolicyGradient):
             episodes = episodes.replace(rewards=episodes.rewards * (1 - self.unlikeliness_coef * ranks)[:, None])
         return super().rewards(episodes)
 
-    def process_rollout(self, episodes: Episodes) -> Episodes:
-        """The episodes as they are; the share of those in whose group all rewards are the same is logged."""
-        differ = differ_in_group(episodes.rewards.sum(-1), episodes.prompt_ids)
-        self.logger.record("train/frac_reward_zero_std", 1 - differ.float().mean().item())
-        return super().process_rollout(episodes)
+    def _fill(self, buffer: Any, env: VecEnv, rounds: int, actor: Any, on_step: Any = None) -> bool:
+        """Collect episodes; for the training, until enough of them are of groups whose rewards differ."""
+        if on_step is None:
+            return super()._fill(buffer, env, rounds, actor)
+        kept: list[Episodes] = []
+        shares: list[float] = []
+        while len(kept) < self.max_num_gen_batches and sum(map(len, kept)) < rounds * self.n_envs:
+            if not super()._fill(buffer, env, rounds, actor, on_step):
+                return False
+            differ = differ_in_group(buffer.episodes.rewards.sum(-1), buffer.episodes.prompt_ids)
+            shares.append(1 - differ.float().mean().item())
+            kept.append(buffer.episodes if self.max_num_gen_batches == 1 else buffer.episodes.select(differ))
+        self.logger.record("train/frac_reward_zero_std", sum(shares) / len(shares))
+        self.logger.record("train/num_gen_batches", len(kept))
+        if sum(map(len, kept)):  # a group's rows stand together, so whole groups are cut off
+            buffer.episodes = Episodes.concatenate(kept).select(slice(rounds * self.n_envs))
+        return True
 
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
         """The episodes with `advantages`: returns minus the baseline, divided by the deviation, (E, T)."""

@@ -10,8 +10,10 @@ import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from textgym.arguments import Count, Named, NonNegative, Positive, check_argument
-from textgym.sb3 import EpisodicAlgorithm, TokenPolicy
+from agents.curriculum_rollouts import CurriculumRollouts
+from textgym.arguments import Count, Finite, Named, NonNegative, Positive, Probability, check_argument
+from textgym.curriculum import Curriculum
+from textgym.sb3 import TokenPolicy
 from textgym.training import Episodes, TokenTerms
 from textgym.training.episodes import minibatches
 from textgym.training.losses import (
@@ -28,7 +30,7 @@ from textgym.training.updates import Normalization
 KLPenalty = Literal["reward", "k2", "k3"]
 
 
-class PolicyGradient(EpisodicAlgorithm):
+class PolicyGradient(CurriculumRollouts):
     """The base of the family; a subclass says what a token's advantage is.
 
     Logged in each update, as means over real tokens: `train/approx_kl` (k3 of the old policy to the new one),
@@ -67,13 +69,20 @@ class PolicyGradient(EpisodicAlgorithm):
         missing_eos_penalty: subtracted from the reward of an episode that ended by length.
         mask_truncated_completions: take no step on episodes that ended by length (DAPO); baselines count them all the
             same. Then the gradient is that of texts which end, a biased one.
+        curriculum: which prompts the episodes of a rollout have: all equally often, `"uniform"`; more of those that are
+            solved about half of the time, `"difficulty"`; or these by Thompson sampling, `"thompson"`, which also tries
+            prompts that little is known of (`textgym.curriculum`). Then prompts no longer count alike in what is
+            maximised.
+        curriculum_decay: what a text counts for in its prompt's success rate, a rollout later.
+        success_at_least: the return from which on a text counts as a success.
         loss_normalization: `"token"` takes the mean over all tokens, `"sequence"` the mean of the episodes' means,
             `"sum"` the mean of their sums, and `"constant"` this divided by the length limit (Dr. GRPO).
         **kwargs: see `EpisodicAlgorithm`.
 
     Raises:
         ValueError: a value that an annotation excludes, a `reference_kl_target` without a `kl_coef`, a bound of the
-            ratio that contradicts another one or would have no effect, or what `EpisodicAlgorithm` raises.
+            ratio that contradicts another one or would have no effect, a curriculum of prompts without end, or what
+            `EpisodicAlgorithm` raises.
     """
 
     def __init__(
@@ -97,6 +106,9 @@ class PolicyGradient(EpisodicAlgorithm):
         ent_coef_delta: Positive = 0.005,
         missing_eos_penalty: NonNegative = 0.0,
         mask_truncated_completions: bool = False,
+        curriculum: Curriculum = "uniform",
+        curriculum_decay: Probability = 0.9,
+        success_at_least: Finite = 1.0,
         loss_normalization: Normalization = "token",
         **kwargs: Any,
     ):
@@ -111,6 +123,7 @@ class PolicyGradient(EpisodicAlgorithm):
         self.target_entropy, self.ent_coef_delta = target_entropy, ent_coef_delta
         self.missing_eos_penalty, self.loss_normalization = missing_eos_penalty, loss_normalization
         self.mask_truncated_completions = mask_truncated_completions
+        self.curriculum, self.curriculum_decay, self.success_at_least = curriculum, curriculum_decay, success_at_least
         super().__init__(policy, env, model, **kwargs)
 
     def _check_bounds(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,6 +61,8 @@ class PromptTable:
 
     Attributes:
         limit: which prompts fit.
+        chooser: draws ids of the source's prompts in place of the uniform draw, for as long as a training sets it
+            (`textgym.curriculum`).
 
     Args:
         source: see `textgym.prompts.load_prompts`.
@@ -74,6 +76,7 @@ class PromptTable:
 
     def __init__(self, source: Any, tokenizer: Tokenizer, mdp: TextMDP, truncate: bool = False):
         self._tokenizer, self._mdp, self._truncate = tokenizer, mdp, truncate
+        self.chooser: Callable[[np.random.Generator, int], IntArray] | None = None
         self.limit = PromptLimit(tokenizer, mdp.max_prompt_tokens, truncate)
         loaded = load_prompts(source, self.limit)
         self._sampler = None if isinstance(loaded, list) else loaded
@@ -100,7 +103,9 @@ class PromptTable:
         return None if self._sampler is not None else self._size
 
     def draw(self, rng: np.random.Generator, count: int) -> IntArray:
-        """`count` prompt ids from the source, uniformly with replacement, (count,)."""
+        """`count` prompt ids from the source, with replacement, uniformly or as `chooser` does, (count,)."""
+        if self.chooser is not None:
+            return self.chooser(rng, count)
         if self._sampler is None:
             return rng.integers(self._size, size=count)
         return np.array([self._add_sampled(self._sampler(rng)) for _ in range(count)], np.int64)

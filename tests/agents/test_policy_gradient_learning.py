@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from agents import GRPO, REINFORCE, RLOO
+from tests.conftest import CHARACTERS
+from tests.helpers.agents import agent
 from textgym.exact import TokenTree, soft_optimal
 
 TOY = {"num_tokens": 2, "max_new_tokens": 3}
@@ -71,3 +73,37 @@ def test_grpo_ends_at_the_optimum_under_its_penalty():
     optimum = tree.log_probs(soft_optimal(tree, reference, rewards, 0.3).policy).exp()
     found = tree.log_probs(made.policy.model.model.table.detach()).exp()
     assert (found - optimum).abs().sum() / 2 < 0.02
+
+
+EASY_AND_HARD = {"prompts": ["a", "b", "c", "d"]}
+
+
+def solved(prompts, completions):
+    """ "a" always, "b" and "c" never, "d" by texts that begin with "a"."""
+    return [float(p == "a" or (p == "d" and c.startswith("a"))) for p, c in zip(prompts, completions, strict=True)]
+
+
+@pytest.mark.parametrize("curriculum", ["difficulty", "thompson"])
+def test_a_curriculum_goes_where_something_is_to_be_learned(curriculum, tmp_path):
+    made = agent(RLOO, 64, k=4, env=CHARACTERS | EASY_AND_HARD, scorer=solved, kl_coef=0.0, curriculum=curriculum)
+    made.learn(64 * 3 * 6)
+    prompts = made.rollout_buffer.episodes.prompt_ids
+    assert (prompts == 3).float().mean() > 0.5
+    right, wrong = made.prompt_curriculum.counts - 1
+    assert wrong[0] == 0 and (right[1:3] == 0).all() and right[3] > 0 and wrong[3] > 0
+    fresh = made.sample_episodes(256).prompt_ids  # for others, all prompts are drawn alike
+    assert (fresh == 3).float().mean() < 0.4
+    made.save(tmp_path / "m")
+    vector = made.env
+    for loaded in (RLOO.load(tmp_path / "m", vector, device="cpu"), RLOO.load(tmp_path / "m", device="cpu")):
+        loaded.set_env(vector)
+        assert (loaded.prompt_curriculum.counts == made.prompt_curriculum.counts).all()
+
+
+def test_what_has_no_curriculum():
+    with pytest.raises(ValueError, match="curriculum is 'thompson', but the env's prompts come from a function"):
+        agent(RLOO, env=CHARACTERS | {"prompts": lambda rng: "ab"[rng.integers(2)]}, curriculum="thompson")
+    made = agent(RLOO, env=CHARACTERS | EASY_AND_HARD, curriculum="difficulty")
+    other = agent(RLOO, env=CHARACTERS | {"prompts": ["a", "b"]}).env
+    with pytest.raises(ValueError, match="the curriculum knows 4 prompts, and the env has 2"):
+        made.set_env(other)

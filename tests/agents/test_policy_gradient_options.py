@@ -161,6 +161,19 @@ def test_masked_texts_leave_the_gradient_of_those_that_end():
     assert cosine(expected, exact(toy)) < 0.99
 
 
+def test_groups_without_deviation_add_nothing_so_that_leaving_them_out_keeps_the_direction():
+    """Rewards of 0 and 1: the mean over groups that differ, times their share, is the objective's gradient."""
+    toy = Enumerated(RLOO, kl_coef=0.0)
+    right = (toy.rewards > toy.rewards.median()).double()  # (X,), paid with the first token
+    toy.episodes = toy.episodes.replace(rewards=torch.nn.functional.pad(right[:, None], (0, 2)))
+    samples = toy.samples(1600, 4)
+    differ = (samples != 0).any(-1)
+    rate = toy.probs @ right
+    share = 1 - rate**4 - (1 - rate) ** 4
+    assert abs(differ.float().mean() - share) < 5 * (share * (1 - share) / 1600) ** 0.5
+    check_mean(samples[differ] * share, exact(toy))
+
+
 def of_two_prompts(toy):
     """Episodes of two prompts, and the rewards of their texts, (X,) each: the second's are ten times as far apart."""
     noise = torch.randn(toy.mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

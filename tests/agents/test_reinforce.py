@@ -67,8 +67,32 @@ def test_the_share_of_groups_without_deviation_is_logged():
     made = agent(RLOO, n=8, k=4, scorer=lambda completions: [1.0] * len(completions))
     made.learn(1)
     assert made.logger.all["train/frac_reward_zero_std"] == [1]
-    batch = episodes_of([[2.0], [2.0], [0.0], [1.0]], [[0.0]] * 4, prompt_ids=[5, 5, 6, 6])
-    assert made.process_rollout(batch) is batch and made.logger.all["train/frac_reward_zero_std"][-1] == 0.5
+
+
+def test_dynamic_sampling_refills_with_groups_whose_rewards_differ():
+    """The scorer pays 1 for every text of the prompts "a" and "b", and the length for those of the others."""
+
+    def score(prompts, completions):
+        return [1.0 if p in "ab" else float(len(c)) for p, c in zip(prompts, completions, strict=True)]
+
+    env = CHARACTERS | {"prompts": ["a", "b", "c", "d"]}
+    made = agent(RLOO, n=32, k=4, env=env, scorer=score, max_num_gen_batches=8)
+    made.learn(1)
+    episodes, log = made.rollout_buffer.episodes, made.logger.all
+    assert len(episodes) == 32 and set(episodes.prompt_ids.tolist()) <= {2, 3}
+    for group in episodes.prompt_ids.unique():
+        assert (episodes.prompt_ids == group).sum() % 4 == 0
+    (batches,), (share,) = log["train/num_gen_batches"], log["train/frac_reward_zero_std"]
+    assert 1 < batches <= 8 and 0 < share < 1
+    assert made.num_timesteps > int(episodes.mask.sum()) and made.num_timesteps <= 32 * 6 * batches
+    few = agent(RLOO, n=32, k=4, env=env, scorer=score, max_num_gen_batches=2)
+    few.learn(1)
+    assert few.logger.all["train/num_gen_batches"] == [2] and 0 < len(few.rollout_buffer.episodes) <= 32
+    none = agent(RLOO, scorer=lambda completions: [1.0] * len(completions), max_num_gen_batches=3)
+    none.learn(1)
+    assert none.logger.all["train/num_gen_batches"] == [3] and len(none.rollout_buffer.episodes) == 8
+    with pytest.raises(ValueError, match="max_num_gen_batches=2 leaves groups out whose rewards are all the same, and"):
+        agent(REINFORCE, k=1, baseline="none", max_num_gen_batches=2)
 
 
 def test_raft_by_hand():

@@ -180,6 +180,7 @@ def test_bad_checkpoints(tmp_path):
         PPO.load(tmp_path / "m")
 
 
+GROUPS = {"per_component": "normalize", "unlikeliness_coef": 0.0, "max_num_gen_batches": 3}
 SHARED = {
     "episodes_per_update": 16,
     "learning_rate": 2e-3,
@@ -202,6 +203,9 @@ SHARED = {
     "target_entropy": 0.7,
     "ent_coef_delta": 0.01,
     "mask_truncated_completions": True,
+    "curriculum": "thompson",
+    "curriculum_decay": 0.8,
+    "success_at_least": 0.5,
     "loss_normalization": "sequence",
 }
 
@@ -212,7 +216,7 @@ SHARED = {
         (PPO, {"gae_lambda": 0.8, "clip_range_vf": 0.4, "normalize_advantage": False, "vf_coef": 0.7}),
         (
             GRPO,
-            {"reward_to_go": True, "scale_rewards": "batch", "per_component": "normalize", "unlikeliness_coef": 0.0},
+            {"reward_to_go": True, "scale_rewards": "batch", **GROUPS},
         ),
         (GRPO, {"clip_range": None, "clip_range_high": None, "delta": None, "importance_sampling_clip_max": 5.0}),
     ],
