@@ -28,7 +28,8 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
 
     Observations are `(N, P + T)` int64 copies, rewards `(N,)` float64, `terminations` and `truncations` `(N,)` bool.
     Every value in `info` is an array of N entries with a mask of the same name behind an underscore, as in
-    `gymnasium.vector.SyncVectorEnv`; `prompt_id` is that of every row.
+    `gymnasium.vector.SyncVectorEnv`; `prompt_id` is that of every row. `call` and `get_attr` are that env's, too:
+    `env.call("action_masks")` is a tuple of N masks.
 
     ## Autoreset
     `"SameStep"`: a row that ends starts its next episode in the same step. `info["final_obs"]` is then a numeric
