@@ -197,8 +197,8 @@ class Comparison:
 
 def show_frontier(axes: Any, frontier: Frontier) -> None:
     """The most reward at each KL with its interval, as far as the samples support it, and best-of-n."""
-    points = frontier.curve()
-    kl, reward, error = np.array([(p.kl, p.reward, 1.96 * p.beta * p.standard_error) for p in points]).T
+    points = [(p.kl, p.reward, 1.96 * p.beta * p.standard_error) for p in frontier.curve()]
+    kl, reward, error = np.array([(0.0, frontier.start, 0.0), *points]).T
     axes.fill_between(kl, reward - error, reward + error, color="grey", alpha=0.3, linewidth=0)
     axes.plot(kl, reward, color="black", linewidth=1, label="the most at each KL")
     best = [best_of_n_reward(frontier.rewards, 2**i) for i in range(frontier.rewards.shape[1].bit_length())]
