@@ -1,7 +1,8 @@
-"""How near counterfactual credits come to exact advantages on `TextGenToy-v0`: `python scripts/credit.py --repeats 8`.
+"""How near estimates of credit come to exact advantages on `TextGenToy-v0`: `python scripts/credit.py`.
 
-Episodes of a random policy are credited with the env's reference, all of them, weighed by their probabilities, so that
-means over episodes are exact and only the reference's draws are random. The columns are defined in docs/wrappers.md.
+Episodes of a random policy are credited, all of them, weighed by their probabilities, so that means over episodes are
+exact and only what an estimate itself draws is random. With `--seeds`, agents learn from some of the estimates and from
+the exact advantages. The columns are defined in docs/credit.md.
 """
 
 from __future__ import annotations
@@ -11,43 +12,31 @@ if __name__ == "__main__":
 
     start_script(__file__)  # before the imports below, which take seconds
 
-from dataclasses import dataclass
-
 import gymnasium as gym
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from scripts.experiments.credit import CreditProblem
-from textgym.arguments import Count, NonNegative, Seed
-
-
-@dataclass
-class Args:
-    """What to compare."""
-
-    samples: tuple[int, ...] = (1, 4, 16)
-    """Other tokens for each token."""
-    repeats: Count = 64
-    """Draws of all credits."""
-    distance: NonNegative = 1.0
-    """Standard deviation of what the policy's logits add to the reference's; at 0 the policy is the reference."""
-    seed: Seed = 0
-    """Of everything that is drawn; the same one gives the same numbers on one machine."""
+from scripts.experiments.credit_tables import COLUMNS, Args, comparisons, learned
 
 
 def main(args: Args) -> None:
-    """Compute and print."""
+    """Compute and print.
+
+    Raises:
+        ValueError: agents are to learn without a penalty, or a group has one episode.
+    """
+    if args.seeds and not args.beta:
+        raise ValueError("--seeds compares agents by a KL-regularised objective, so --beta must be above 0")
+    if args.group_size < 2:
+        raise ValueError("--group-size is 1; a group compares two episodes or more")
     torch.set_num_threads(1)
-    problem = CreditProblem(gym.make("TextGenToy-v0"), args.distance, args.seed)
-    table = Table(title=f"credits and exact advantages, KL to the reference {problem.kl:.2f} nats")
-    for column in ("what weighs a token", "samples", "correlation", "error", "gradient cosine", "gradient bias"):
-        table.add_column(column)
-    rows = [("return minus its mean", "", problem.compare([problem.centred_returns()]))]
-    for rest in ("held", "redrawn"):
-        for samples in args.samples:
-            found = [problem.credits(rest, samples, args.seed + repeat) for repeat in range(args.repeats)]
-            rows.append((f"credit, the rest {rest}", str(samples), problem.compare(found)))
-    for name, count, measured in rows:
-        table.add_row(name, count, *(f"{value:.2f}" for value in measured))
-    Console(width=max(Console().width, 100)).print(table)
+    problem = CreditProblem(gym.make("TextGenToy-v0"), args.distance, args.seed, args.beta)
+    table = Table(*COLUMNS, title=f"credits and exact advantages, KL to the reference {problem.kl:.2f} nats")
+    for name, measured in comparisons(problem, args):
+        table.add_row(name, *(f"{value:.2f}" for value in measured))
+    console = Console(width=max(Console().width, 110))
+    console.print(table)
+    if args.seeds:
+        console.print(learned(args))

@@ -1,97 +1,133 @@
-"""Counterfactual credits beside exact advantages, on an env that can be enumerated."""
+"""Estimates of credit beside exact advantages, on an env that can be enumerated, and agents that learn from them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+import gymnasium as gym
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch.nn import functional as F
 
-from textgym.exact import TokenTree, evaluate_policy
+from agents import PPO, REINFORCE, RLOO
+from agents.policy_gradient import PolicyGradient
+from textgym.exact import CreditComparison, CreditOracle, Objective, TokenTree
+from textgym.training import Episodes
+from textgym.training.returns import generalized_advantages, returns_to_go
 from textgym.wrappers import counterfactual_credit
 from textgym.wrappers.counterfactual_credit import Rest
-
-
-class Comparison(NamedTuple):
-    """How near credits are to the policy's advantages A = Q - V.
-
-    Attributes:
-        correlation: over the tokens of sampled episodes.
-        error: the root of the mean squared difference over the same tokens, in units of reward.
-        cosine: of the policy gradient that the credits give in expectation, with the exact one.
-        bias: the length of the difference of these two gradients, in lengths of the exact one.
-    """
-
-    correlation: float
-    error: float
-    cosine: float
-    bias: float
 
 
 class CreditProblem:
     """All episodes of a tabular policy, with their exact advantages.
 
     Attributes:
+        oracle: knows the advantages.
         kl: KL(pi || a) of the policy to the env's reference, in nats per episode.
 
     Args:
         env: one with a reference table, such as `TextGenToy-v0`.
         distance: standard deviation of the difference of the policy's logits and the reference's.
         seed: of this difference.
+        beta: weight of a KL penalty in the reward, per token.
     """
 
-    def __init__(self, env: Any, distance: float, seed: int):
+    def __init__(self, env: Any, distance: float, seed: int, beta: float = 0.0):
         self._env, self._tree = env, TokenTree.of(env)
         self._reference = env.unwrapped.reference_model()
         logits = self._reference.table.detach().double()
         noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        policy = logits + distance * noise
-        self._rewards = self._tree.scores(env)["reward"]  # (X,)
-        self._solution = evaluate_policy(self._tree, policy, self._rewards)
+        self.objective = Objective(self._tree, logits, self._tree.scores(env)["reward"], beta)
+        self.oracle = CreditOracle(self.objective, logits + distance * noise)
+        self.kl = float(self._tree.kl(logits + distance * noise, logits))
+        policy, outcomes = self.oracle.solution.policy, self._tree.outcomes  # (X, L)
         self._mass = self._tree.log_probs(policy).exp()  # (X,)
-        self.kl = float(self._tree.kl(policy, logits))
-        outcomes = self._tree.outcomes  # (X, L)
-        self._real = outcomes != self._tree.pad_id
-        so_far = torch.full_like(outcomes, self._tree.pad_id)
-        self._contexts = torch.zeros_like(outcomes)  # (X, L) the number of the context before each token
-        for step, actions in enumerate(outcomes.T):
-            self._contexts[:, step] = self._tree.index(so_far)
-            so_far[:, step] = torch.where(actions < self._tree.num_tokens, actions, self._tree.pad_id)
-        self._weights = (self._mass[:, None] * self._real)[self._real]  # (M,) of each token of each outcome
+        penalty = beta * (policy - self.objective.reference)
+        self._rewards = self._tree.along(self.objective.steps - penalty, outcomes)  # (X, L)
 
-    def credits(self, rest: Rest, samples: int, seed: int) -> torch.Tensor:
-        """(X, L) float64 credits of all outcomes."""
+    def compare(self, draws: list[torch.Tensor]) -> CreditComparison:
+        """Several draws of the credits, (X, L) each, with the advantages."""
+        return self.oracle.compare(torch.stack(draws))
+
+    def counterfactual(self, rest: Rest, samples: int, seed: int) -> torch.Tensor:
+        """(X, L) counterfactual credits of all outcomes; they know of no penalty."""
         rows = F.pad(self._tree.outcomes, (1, 0), value=self._tree.num_tokens)
         prompts = torch.zeros(len(rows), dtype=torch.int64)
         return torch.from_numpy(
             counterfactual_credit(self._env, self._reference, rows, prompts, samples=samples, rest=rest, seed=seed)
         )
 
-    def centred_returns(self) -> torch.Tensor:
-        """(X, L) the return minus the mean return, for every token of an outcome."""
-        return (self._rewards - self._mass @ self._rewards)[:, None].expand(self._real.shape)
+    def returns(self, to_go: bool = False) -> torch.Tensor:
+        """(X, L) the return, or the rewards from each token on, minus the mean return."""
+        returns = returns_to_go(self._rewards, 1.0)
+        return (returns if to_go else returns[:, :1].expand(returns.shape)) - self._mass @ returns[:, 0]
 
-    def compare(self, draws: list[torch.Tensor]) -> Comparison:
-        """Several draws of the credits with the advantages."""
-        advantages = self._solution.q_values - self._solution.values[:, None]  # (S, K + 1)
-        exact = advantages[self._contexts[self._real], self._tree.outcomes[self._real]]  # (M,)
-        drawn = torch.stack([draw[self._real] for draw in draws])  # (draws, M)
-        weights = self._weights / self._weights.sum()
-        correlations = torch.stack([_correlation(one, exact, weights) for one in drawn])
-        error = ((drawn - exact) ** 2 @ weights).mean().sqrt()
-        wanted, found = self._gradient(exact), self._gradient(drawn.mean(0))
-        cosine = (wanted * found).sum() / wanted.norm() / found.norm()
-        values = correlations.mean(), error, cosine, (found - wanted).norm() / wanted.norm()
-        return Comparison(*(float(value) for value in values))
+    def in_groups(self, size: int, leave_one_out: bool, seed: int) -> torch.Tensor:
+        """(X, L) the return minus the mean of a group, whose other episodes are drawn anew for every outcome."""
+        returns = self._rewards.sum(-1)  # (X,)
+        generator = torch.Generator().manual_seed(seed)
+        others = torch.multinomial(self._mass.expand(len(returns), -1), size - 1, True, generator=generator)
+        differences = returns - returns[others].mean(-1)
+        return (differences * (1.0 if leave_one_out else 1 - 1 / size))[:, None].expand(self._rewards.shape)
 
-    def _gradient(self, credits: torch.Tensor) -> torch.Tensor:
-        """E[sum_t credit_t grad log pi(x_t | s_t)] by the table of logits: (M,) -> (S, K + 1)."""
-        contexts, actions = self._contexts[self._real], self._tree.outcomes[self._real]
-        paid = torch.zeros_like(self._solution.policy)
-        paid.index_put_((contexts, actions), self._weights * credits, accumulate=True)
-        return paid - paid.sum(-1, keepdim=True) * self._solution.policy.exp()
+    def generalized(self, gae_lambda: float, critic_error: float, seed: int) -> torch.Tensor:
+        """(X, L) generalised advantages of a critic that errs.
+
+        Args:
+            gae_lambda: lambda.
+            critic_error: standard deviation of the error of each context, in standard deviations of the return.
+            seed: of the errors.
+        """
+        values, returns = self.oracle.solution.values, self._rewards.sum(-1)
+        spread = (self._mass @ returns**2 - (self._mass @ returns) ** 2).sqrt()
+        noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        critic = self._tree.along(values + critic_error * spread * noise, self._tree.outcomes)
+        return generalized_advantages(self._rewards, critic, 1.0, gae_lambda)
 
 
-def _correlation(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    a, b = a - weights @ a, b - weights @ b
-    return weights @ (a * b) / ((weights @ a**2) * (weights @ b**2)).sqrt()
+class PerfectCredit(REINFORCE):
+    """REINFORCE whose advantages are exact, by an oracle that enumerates what follows."""
+
+    def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
+        """The episodes with `advantages`, (E, T)."""
+        env: Any = gym.make("TextGenToy-v0").unwrapped
+        tree = TokenTree.of(env)
+        objective = Objective(tree, env.reference_logits, tree.scores(env)["reward"], self.kl_coef)
+        oracle = CreditOracle(objective, self.policy.model.table.detach())
+        return episodes.replace(advantages=oracle.credit(episodes.actions).float())
+
+
+LEARNERS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
+    "perfect credit": (PerfectCredit, {}),
+    "PPO, lambda 0.95": (PPO, {"batch_size": None, "n_epochs": 1}),
+    "leave-one-out": (RLOO, {}),
+    "leave-one-out, reward-to-go": (RLOO, {"reward_to_go": True}),
+    "no baseline": (REINFORCE, {"baseline": "none"}),
+}
+"""Agents that differ in their credit alone, by what gives it."""
+
+
+def learning_curve(name: str, seed: int, beta: float, updates: int, n_envs: int, learning_rate: float) -> list[float]:
+    """The regret of an agent of `LEARNERS` on `TextGenToy-v0` before and after each update, in parts of that at first.
+
+    The regret is exact: the objective's best value minus that of the agent.
+    """
+    cls, kwargs = LEARNERS[name]
+    env = gym.make_vec("TextGenToy-v0", num_envs=n_envs, num_generations=n_envs, autoreset_mode="Disabled")
+    tree = TokenTree.of(env)
+    objective = Objective(tree, env.unwrapped.reference_logits, tree.scores(env)["reward"], beta)  # type: ignore[attr-defined]
+    agent = cls("TokenPolicy", env, kl_coef=beta, learning_rate=learning_rate, seed=seed, device="cpu", **kwargs)
+    lacks: list[float] = []
+
+    class Lack(BaseCallback):
+        """Stops after so many updates."""
+
+        def _on_rollout_start(self) -> None:
+            value = objective.value(agent.policy.model.table.detach())
+            lacks.append(float(objective.optimum.values[0] - value))
+
+        def _on_step(self) -> bool:
+            return len(lacks) <= updates
+
+    agent.learn(10**9, callback=Lack())
+    return [lack / lacks[0] for lack in lacks]

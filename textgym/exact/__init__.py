@@ -1,6 +1,7 @@
 """Exact answers on small token MDPs, to test agents against: see docs/exact.md."""
 
 from textgym.exact.answers import AnswerTree
+from textgym.exact.credit import CreditComparison, CreditOracle
 from textgym.exact.gradients import Batch, Moments, expected_gradient, fixed_point, sampled_gradient
 from textgym.exact.measures import (
     Optimum,
@@ -19,6 +20,8 @@ from textgym.exact.tree import TokenTree
 __all__ = [
     "AnswerTree",
     "Batch",
+    "CreditComparison",
+    "CreditOracle",
     "Moments",
     "Objective",
     "Optimum",

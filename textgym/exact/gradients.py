@@ -26,6 +26,8 @@ CELLS = 2**22
 """The most numbers that the gradients of the groups take at a time: 32 MiB."""
 TOLERANCE, SHORTEST = 1e-4, 1e-6
 """A fixed point's natural gradient is so small, in parts of that at the start; or a step towards it, in nats."""
+FARTHEST = 50.0
+"""How much less likely than at the start an action becomes before the policy counts as deterministic, in nats."""
 GROWTH = 1.3
 """Of the rate from one step to the next at most: where a gradient is scaled to a length, as in GRPO, it has a kink."""
 
@@ -87,8 +89,8 @@ def expected_gradient(
 
     Args:
         objective: says what the episodes are paid, and the reference.
-        loss: reads batches of `group_size` episodes; of many such groups, too, where it is the mean over groups of the
-            loss of each, which is tried out, and is faster.
+        loss: reads batches of `group_size` episodes; of many such groups, too, where a few groups show that this is the
+            mean of their losses, because it is faster.
         logits: (S, K + 1) of the policy.
         group_size: episodes of a group, n.
         old_logits: (S, K + 1) of the policy that sampled; None takes the policy.
@@ -184,23 +186,26 @@ def fixed_point(
         (S, K + 1) log-probabilities.
 
     Raises:
-        ValueError: after so many steps the gradient has not vanished, such as when the loss makes the policy
-            deterministic.
+        ValueError: the loss makes the policy deterministic, or the gradient has not vanished after so many steps.
     """
     tree = objective.tree
-    here = tree.log_policy(objective.reference if start is None else start)
+    here = begun = tree.log_policy(objective.reference if start is None else start)
     rate, first, move, before = 1.0 / max(objective.beta, 0.1), 0.0, None, torch.zeros_like(here)
     for _ in range(steps):
         found = expected_gradient(objective, loss, here, group_size, sampling=sampling).mean
         force = -found / (_log_reach(tree, here)[:, None] + here).exp()  # (S, K + 1), of mean 0 in every context
         size = float(force.abs().max())
         first = first or size
+        if (begun - here).max() > FARTHEST:
+            raise ValueError("no fixed point: the loss makes the policy deterministic")
+        if size <= TOLERANCE * first:
+            return here
         if move is not None:
             secant = abs(float((move * move).sum() / (move * (before - force)).sum()))
             rate = min(secant, GROWTH * rate)
         rate = min(rate, 1.0 / size)
         move, before = rate * force, force
-        if size <= TOLERANCE * first or rate * size <= SHORTEST:
+        if rate * size <= SHORTEST:
             return here
         here = tree.log_policy(here + move)
     raise ValueError(
@@ -235,14 +240,30 @@ def _gradient(loss: Loss, everything: Batch, groups: torch.Tensor) -> torch.Tens
 def _weights(loss: Loss, everything: Batch, groups: torch.Tensor) -> torch.Tensor:
     """The gradient of each group's own loss by the log-probabilities of its tokens: (M, n) outcomes -> (M, n, T).
 
-    A loss that is a mean over groups gives them all in one call; whether it is, a few groups alone tell.
+    A loss that is a mean over groups gives them all in one call, and one that divides by the tokens of the batch those
+    of equally many tokens; others are called for each group.
     """
-    together = len(groups) * _gradient(loss, everything, groups)
-    tried = torch.linspace(0, len(groups) - 1, min(len(groups), 8)).long()
-    alone = torch.cat([_gradient(loss, everything, groups[i : i + 1]) for i in tried.tolist()])
-    if torch.allclose(together[tried], alone, 1e-4, 1e-5 * float(together.abs().max())):
-        return together
+    weights = everything.rewards.new_zeros(*groups.shape, everything.rewards.shape[1])
+    tokens = everything.mask.sum(-1)[groups].sum(-1)  # (M,)
+    for alike in (torch.zeros_like(tokens), tokens):
+        for label in alike.unique():
+            part = (alike == label).nonzero()[:, 0]
+            found = _mean_over_groups(loss, everything, groups[part])
+            if found is None:
+                break
+            weights[part] = found
+        else:
+            return weights
     return torch.cat([_gradient(loss, everything, group[None]) for group in groups])
+
+
+def _mean_over_groups(loss: Loss, everything: Batch, groups: torch.Tensor) -> torch.Tensor | None:
+    """The gradients of groups that are a batch together; None where a few of them have others when they are alone."""
+    together = len(groups) * _gradient(loss, everything, groups)
+    tried = torch.linspace(0, len(groups) - 1, min(len(groups), 4)).long()
+    alone = torch.cat([_gradient(loss, everything, groups[i : i + 1]) for i in tried.tolist()])
+    same = torch.allclose(together[tried], alone, 1e-4, 1e-5 * float(together.abs().max()))
+    return together if same else None
 
 
 def _by_logits(tree: TokenTree, groups: torch.Tensor, weights: torch.Tensor, log_pi: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,152 @@
+"""The losses that `scripts/gradients.py` judges, table by table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from agents import GRPO, PPO, REINFORCE, RLOO
+from agents.policy_gradient import PolicyGradient
+from scripts.experiments.gradients import Case
+from scripts.experiments.losses import agent_loss, step_baseline, top_p, where_rewards_differ, with_kl, without_eos
+from scripts.experiments.trl_losses import trl_loss
+from textgym.exact import Objective
+from textgym.exact.gradients import Loss
+from textgym.training.updates import Normalization
+
+FAMILY: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
+    "REINFORCE, no baseline": (REINFORCE, {"baseline": "none"}),
+    "REINFORCE, mean of the group": (REINFORCE, {"baseline": "mean"}),
+    "RLOO": (RLOO, {}),
+    "RLOO, reward-to-go": (RLOO, {"reward_to_go": True}),
+    "truncated importance sampling": (
+        RLOO,
+        {"importance_sampling_clip_max": 5.0, "importance_sampling_level": "product"},
+    ),
+    "PPO, lambda 1": (PPO, {"gae_lambda": 1.0, "normalize_advantage": False}),
+    "GRPO": (GRPO, {}),
+    "GRPO, not scaled": (GRPO, {"scale_rewards": "none"}),
+    "clip-higher": (GRPO, {"clip_range_high": 0.28}),
+    "two-sided clip": (GRPO, {"clip_range_high": 0.28, "delta": 4.0}),
+    "GSPO": (GRPO, {"importance_sampling_level": "sequence", "clip_range": 3e-4, "clip_range_high": 4e-4}),
+    "CISPO": (GRPO, {"clip_range": None, "importance_sampling_clip_max": 5.0}),
+}
+"""Twelve losses, as arguments of the agents."""
+PENALTIES = "reward", "k2", "k3", "plain k3"
+"""Places and estimators of the KL penalty; plain k3 is not multiplied by the ratio, as no agent here has it."""
+NORMALIZATIONS: tuple[Normalization, ...] = "sum", "sequence", "token"
+"""What makes one number of the losses of tokens; `"constant"` is `"sum"` but for a factor."""
+
+TRL: tuple[dict[str, Any], ...] = (
+    {},
+    {"loss_type": "grpo"},
+    {"loss_type": "bnpo"},
+    {"loss_type": "dr_grpo"},
+    {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    {"loss_type": "dr_grpo", "scale_rewards": "none", "use_bias_correction_kl": False},
+    {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    {"loss_type": "luspo", "importance_sampling_level": "sequence"},
+    {"loss_type": "cispo"},
+    {"loss_type": "cispo", "epsilon_high": 5.0},
+    {"loss_type": "sapo"},
+    {"loss_type": "vespo"},
+)
+"""Arguments of TRL's `GRPOConfig`; none are its defaults."""
+
+
+def family(objective: Objective, size: int) -> Iterator[Case]:
+    """Each loss with each penalty and each normalisation."""
+    for name in FAMILY:
+        for penalty in PENALTIES:
+            for normalization in NORMALIZATIONS:
+                loss = family_loss(name, objective, size, penalty, normalization)
+                yield Case("family", f"{name} | {penalty} | {normalization}", loss, size)
+
+
+def family_loss(name: str, objective: Objective, size: int, penalty: str, normalization: Normalization) -> Loss:
+    """One of `FAMILY` with a penalty and a normalisation."""
+    cls, kwargs = FAMILY[name]
+    kwargs = kwargs | {"loss_normalization": normalization}
+    if penalty != "plain k3":
+        return agent_loss(cls, objective, size, kl_penalty=penalty, **kwargs)
+    return with_kl(agent_loss(cls, objective, size, kl_coef=0.0, **kwargs), objective.beta, "k3", normalization)
+
+
+def critics(objective: Objective) -> Iterator[Case]:
+    """PPO with a critic that knows everything, and with one that knows nothing; single episodes, not whitened."""
+    kwargs: dict[str, Any] = {"normalize_advantage": False, "loss_normalization": "sum"}
+    for perfect in (True, False):
+        for gae_lambda in (1.0, 0.95, 0.5, 0.0):
+            loss = agent_loss(PPO, objective, 1, perfect, gae_lambda=gae_lambda, **kwargs)
+            yield Case("critics", f"{'perfect' if perfect else 'none'} | {gae_lambda:g}", loss)
+
+
+def faults(objective: Objective, size: int) -> Iterator[Case]:
+    """Known faults, each behind what is right."""
+    beta, eos = objective.beta, objective.tree.num_tokens
+    discounted = Objective(objective.tree, objective.reference_logits, objective.rewards, beta, 0.8)
+
+    def rloo(of: Objective = objective, **kwargs: Any) -> Loss:
+        return agent_loss(RLOO, of, size, loss_normalization="sum", **kwargs)
+
+    reward_alone, right = rloo(kl_coef=0.0), rloo()
+    yield Case("faults", "right: RLOO, KL in the reward", right, size)
+    yield Case("faults", "k1 as a loss", with_kl(reward_alone, beta, "k1"), size)
+    yield Case("faults", "k2 as a loss", with_kl(reward_alone, beta, "k2"), size)
+    yield Case("faults", "k3 as a loss", with_kl(reward_alone, beta, "k3"), size)
+    yield Case("faults", "groups of equal rewards left out", where_rewards_differ(right), size)
+    yield Case(
+        "faults",
+        "groups of equal rewards left out, k2 as a loss",
+        where_rewards_differ(with_kl(reward_alone, beta, "k2")),
+        size,
+    )
+    yield Case(
+        "faults", "mean baseline, k2 as a loss", family_loss("GRPO, not scaled", objective, size, "k2", "sum"), size
+    )
+    yield Case("faults", "reward-to-go minus the mean of the step", step_baseline(beta), size)
+    yield Case("faults", "EOS taken for padding", without_eos(right, eos), size)
+    yield Case("faults", "top-p 0.8 samples, scored without it", right, size, sampling=top_p)
+    yield Case("faults", "right: gamma 0.8, whole returns", rloo(discounted), size, gamma=0.8)
+    yield Case("faults", "gamma 0.8, reward-to-go", rloo(discounted, reward_to_go=True), size, gamma=0.8)
+
+
+def trl(objective: Objective, size: int) -> Iterator[Case]:
+    """TRL's own losses, where it is installed."""
+    if not trl_version():
+        return
+    yield Case("trl", "RLOOTrainer", trl_loss("RLOO", objective, size), size)
+    for config in TRL:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in config.items())
+        name = f"GRPOTrainer{', ' if config else ''}{arguments}"
+        yield Case("trl", name, trl_loss("GRPO", objective, size, **config), size)
+
+
+def trl_version() -> dict[str, str]:
+    """TRL's version; nothing where it is not installed."""
+    return {"trl": version("trl")} if find_spec("trl") else {}
+
+
+def batches(objective: Objective) -> Iterator[Case]:
+    """What a batch of 64 episodes does, 8 groups of 8, on an objective too large to enumerate groups of."""
+    losses: list[tuple[type[PolicyGradient], str, dict[str, Any]]] = [
+        (RLOO, "RLOO, sum", {"loss_normalization": "sum"}),
+        (RLOO, "RLOO, token", {}),
+        (RLOO, "RLOO, sequence", {"loss_normalization": "sequence"}),
+        (GRPO, "GRPO, token", {}),
+        (GRPO, "GRPO, k3 in the loss, sequence", {"kl_penalty": "k3", "loss_normalization": "sequence"}),
+        (PPO, "PPO, token", {}),
+    ]
+    for cls, name, kwargs in losses:
+        yield Case("batches", name, agent_loss(cls, objective, 8, **kwargs), 8, num_groups=8)
+
+
+def alone(objective: Objective) -> Iterator[Case]:
+    """Losses of single episodes, whose fixed points are exact however large the objective is."""
+    for penalty in PENALTIES:
+        loss = family_loss("REINFORCE, no baseline", objective, 1, penalty, "sum")
+        yield Case("alone", penalty, loss)
+    loss = family_loss("REINFORCE, no baseline", objective, 1, "reward", "sequence")
+    yield Case("alone", "reward, sequence", loss)
