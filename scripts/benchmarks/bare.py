@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from agents.offline import TextData
 from textgym import TextMDP
@@ -113,6 +113,30 @@ class BareLoops:
                 )
             tokens += int(self.real(output[:, self.prompts.shape[1] :]).sum())
         return tokens
+
+    def generate_batch(self, batches: int) -> int:
+        """Transformers' continuous batching, asked for all batches at once; returns the number of real tokens.
+
+        The cache has pages of 8 tokens for as many texts of full length as a batch has: a text holds few pages that it
+        does not fill, and attention on a CPU reads all that there are.
+        """
+        (rows, prompt_tokens), limit, page = self.prompts.shape, self.mdp.max_new_tokens, 8
+        generated = self.model.generate_batch(
+            self.prompts.tolist() * batches,
+            generation_config=GenerationConfig(
+                max_new_tokens=limit,
+                eos_token_id=None if self.mdp.min_new_tokens else self.eos,
+                pad_token_id=self.eos[0],
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=1.0,
+            ),
+            continuous_batching_config=ContinuousBatchingConfig(
+                page_size=page, num_blocks=rows * math.ceil((prompt_tokens + limit) / page), max_batch_tokens=8 * rows
+            ),
+        )
+        return sum(len(output.generated_tokens) for output in generated.values())
 
     @torch.no_grad()
     def decode(self, batches: int) -> int:

@@ -31,7 +31,10 @@ def rollout(
     dtype: str = "float32",
     repeats: int = 5,
 ) -> Iterator[dict[str, Any]]:
-    """Tokens per second of rollouts through the env API, of transformers' `generate` and of a bare decode loop.
+    """Tokens per second of rollouts through the env API, of transformers' generation and of a bare decode loop.
+
+    `generate` waits for the longest text of a batch. `generate_batch` batches continuously; all of a run's texts are
+    in its queue from the start.
 
     `outside_policy` is the share of our time that env, adapter and collection loop take; the rest is the policy.
 
@@ -63,14 +66,14 @@ def rollout(
                     dtype,
                     kl_coef=0.0,
                 )
-                timings = side_by_side(
-                    {
-                        "textgym": bench.rollout,
-                        "generate": lambda b=bench: b.bare.generate(rounds),  # type: ignore[misc]
-                        "bare_loop": lambda b=bench: b.bare.decode(rounds),  # type: ignore[misc]
-                    },
-                    repeats,
-                )
+                runs: dict[str, Callable[[], int]] = {
+                    "textgym": bench.rollout,
+                    "generate": lambda b=bench: b.bare.generate(rounds),  # type: ignore[misc]
+                    "bare_loop": lambda b=bench: b.bare.decode(rounds),  # type: ignore[misc]
+                }
+                if dtype == "float32":  # it decodes in a thread of its own, where autocast is off
+                    runs["generate_batch"] = lambda b=bench: b.bare.generate_batch(rounds)  # type: ignore[misc]
+                timings = side_by_side(runs, repeats)
                 report = bench.report("rollout", timings)
                 if kind == "equal":  # every step of a run reads every weight once: the bound that memory sets
                     size = 2 if dtype == "bfloat16" else 4

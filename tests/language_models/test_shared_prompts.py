@@ -150,9 +150,13 @@ def test_a_model_with_a_cache_that_carries_no_gradient_is_left_alone_and_says_so
 
 def test_gradient_checkpointing_computes_whole_rows():
     token_model = TokenModel(MDP, small("Llama"), gradient_checkpointing=True)
-    assert shares_prompts(token_model.model, MDP)
+    model, rows = token_model.model, rows_of([(6, [5, 3, 4, 1]), (2, [4, 2])])
+    assert shares_prompts(model, MDP)
+    shared = gradient(model, episode_hidden(model, MDP, rows))
     token_model.train()
-    assert not shares_prompts(token_model.model, MDP)
+    assert not shares_prompts(model, MDP)
+    whole = gradient(model, episode_hidden(model, MDP, rows))
+    assert (whole - shared).norm() < 1e-5 * shared.norm()
 
 
 def partitions(n):

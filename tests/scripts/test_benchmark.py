@@ -77,7 +77,10 @@ def test_actions_with_and_without_eos():
 @pytest.mark.parametrize(
     ("command", "others"),
     [
-        (["rollout", "--num-envs", "4", "--new-tokens", "8", "--rounds", "2"], {"generate", "bare_loop"}),
+        (
+            ["rollout", "--num-envs", "4", "--new-tokens", "8", "--rounds", "2"],
+            {"generate", "generate_batch", "bare_loop"},
+        ),
         (["update", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
         (["train", "--algorithm", "ppo", "--kl-coef", "0.1", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
         (["train", "--algorithm", "dpo", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
