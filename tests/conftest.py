@@ -109,6 +109,18 @@ def save_chars_model(path, seed: int) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a small model of characters."""
+    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory):
+    """The folder of another one."""
+    return save_chars_model(tmp_path_factory.mktemp("other"), seed=1)
+
+
 def small_gpt2(vocab_size: int = 5, seed: int = 0):
     """A random GPT-2: absolute positions, dropout that must stay off."""
     import torch

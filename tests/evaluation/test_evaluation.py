@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import save_chars_model
 from textgym.evaluation import ModelPolicy, describe, evaluate
 from textgym.evaluation.tables import table
 from textgym.language_models import load_model
@@ -15,16 +14,6 @@ from textgym.matching import Estimate
 from textgym.metrics import self_bleu
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.training import TokenModel
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
-
-
-@pytest.fixture(scope="module")
-def other_model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 def log_probs_by_hand(path, episodes):

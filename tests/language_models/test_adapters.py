@@ -425,8 +425,10 @@ def test_one_argument_at_a_time():
 
 @pytest.mark.parametrize("given", [{"r": 4, "target_modules": ["nothing"]}, {"r": 0}], ids=str)
 def test_what_does_not_fit_the_model_is_refused(given):
+    model = small_llama()
     with pytest.raises(ValueError, match="nothing|`r`"):
-        add(small_llama(), given)
+        add(model, given)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

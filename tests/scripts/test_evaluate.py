@@ -21,16 +21,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
-
-
-@pytest.fixture(scope="module")
-def other_model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("other"), seed=1)
-
-
-@pytest.fixture(scope="module")
 def checkpoint(model, other_model, tmp_path_factory):
     """What an agent that has moved away from its reference saves: the policy `other_model`, the reference `model`."""
 

@@ -9,23 +9,12 @@ import torch
 from scripts.off_policy import Args, main
 from scripts.sample import main as sample_main
 from scripts.sampling.texts import Args as SampleArgs
-from tests.conftest import save_chars_model
 from textgym.evaluation import ModelPolicy, off_policy, read_episodes
 from textgym.language_models import load_model
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.training import TokenModel
 
 ENV = {"env_id": "TextGenChars-v0", "device": "cpu", "env_kwargs": '{"max_prompt_tokens": 4}'}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
-
-
-@pytest.fixture(scope="module")
-def other_model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture(scope="module")

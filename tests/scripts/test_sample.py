@@ -13,18 +13,13 @@ import pytest
 
 from scripts.sample import main
 from scripts.sampling.texts import Args, samples, samples_towards
-from tests.conftest import save_chars_model, small_llama
+from tests.conftest import small_llama
 from tests.helpers.chat import chat_tokenizer
 from tests.helpers.scripts import error_of
 from textgym.matching import RLHF
 from textgym.scorers.base import ScorerError
 
 ENV = {"env_id": "TextGenChars-v0", "device": "cpu", "env_kwargs": '{"max_prompt_tokens": 4}'}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_chars_model(tmp_path_factory.mktemp("model"), seed=0)
 
 
 def test_rewards_are_the_scorers(model):

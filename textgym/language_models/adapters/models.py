@@ -26,13 +26,15 @@ def add_adapters(model: PreTrainedModel, config: PeftConfig) -> None:
         config: what `peft_config` returned.
 
     Raises:
-        ValueError: the configuration does not fit the model, or the model has adapters already.
+        ValueError: the configuration does not fit the model, which is then as trainable as before; or the model has
+            adapters already.
     """
     if adapters_of(model):
         raise ValueError(
             f"new adapters for a model that already has adapters: leave peft and lora out to train those further, or "
             f"{MERGE}"
         )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
         if config.is_prompt_learning:
@@ -42,6 +44,8 @@ def add_adapters(model: PreTrainedModel, config: PeftConfig) -> None:
         else:
             model.add_adapter(config, ADAPTERS)
     except ValueError as error:
+        for parameter in trained:
+            parameter.requires_grad = True
         name = f"{model.name_or_path!r} ({type(model).__name__})"
         raise ValueError(f"{peft_type(config)} does not fit the model {name}: {error}") from error
 
