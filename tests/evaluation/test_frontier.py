@@ -97,7 +97,7 @@ def covered(log_a, rewards, prompts, n, finite, repetitions=100):
             chosen = torch.randint(len(rewards), (prompts,), generator=random)
         sample = rewards[chosen].gather(1, draw(log_a[chosen], n, random))
         frontier = Frontier(sample, num_prompts=len(rewards) if finite else None)
-        for place, share in enumerate((0.3, 1.0)):
+        for place, share in enumerate((0.3, 0.99)):
             at = share * frontier.limit.kl, frontier.start + share * (frontier.limit.reward - frontier.start)
             estimates = frontier.reward_within(at[0]), frontier.least_kl(at[1])
             truth = exact.reward_within(at[0]), exact.least_kl(at[1])
@@ -113,7 +113,7 @@ def test_intervals_cover_the_exact_frontier(words):
 
 
 @pytest.mark.slow  # a minute
-@pytest.mark.parametrize(("prompts", "n", "finite"), [(24, 16, True), (24, 256, True), (12, 64, True), (40, 64, False)])
+@pytest.mark.parametrize(("prompts", "n", "finite"), [(20, 64, True), (40, 64, False)])
 def test_intervals_cover_for_more_designs(words, prompts, n, finite):
     inside = covered(*words, prompts, n, finite, repetitions=200)
     assert inside.min() >= 176 and inside.max() <= 199  # 95% less 4 standard deviations: 190 - 4 * 3.1 = 177
