@@ -24,18 +24,19 @@ from scripts.agent_arguments import EnvArgs
 from scripts.command_line import env_arguments
 from scripts.experiments.comparison import readable
 from scripts.experiments.runs import TrainingArgs
+from scripts.experiments.sharpening import Chances, crossing_table, draw
 from textgym.arguments import Count
 from textgym.evaluation.statistics import Interval
 from textgym.exact import AnswerTree, best_of_log_probs, entropy, expectation, kl, optimum_within, pass_at
 from textgym.sb3 import EpisodicAlgorithm
 
 MATCHING = 'distribution-matching:target={"name":"rlhf","beta":0.2},divergence=alpha,alpha='
+GRPO = "grpo:kl_coef=0,learning_rate=2e-4,n_epochs=2,batch_size=256"
 ENTRIES = (
-    "grpo:kl_coef=0,learning_rate=2e-4",
-    "rloo:kl_coef=0,learning_rate=2e-4",
-    f"{MATCHING}0.1,learning_rate=2e-4",
-    f"{MATCHING}0.9,learning_rate=2e-4",
-    "ppo:kl_coef=0,batch_size=256,n_epochs=2,learning_rate=2e-4",
+    GRPO,
+    f"{GRPO},importance_sampling_level=sequence",
+    f"{GRPO},unlikeliness_coef=0.25",
+    *(f"{MATCHING}{alpha},learning_rate=2e-4" for alpha in ("0", "0.5", "1")),
 )
 BEST_OF = (4, 16)
 KS = (1, 4, 16, 64)
@@ -143,6 +144,12 @@ class Report:
         for name, measures in self.best_of.items():
             yield [name, *(form.format(measures[column]) for column, form in COLUMNS.items()), "-"]
 
+    @property
+    def chances(self) -> dict[str, Chances]:
+        """The chance of a right answer of every entry, per seed and prompt."""
+        entries = dict.fromkeys(record["agent"] for record in self.records)
+        return {e: [r["evaluation"]["chances"] for r in self.records if r["agent"] == e] for e in entries}
+
     def table(self) -> Table:
         """The table for the terminal."""
         table = Table(title=escape(self.caption), title_justify="left")
@@ -154,11 +161,15 @@ class Report:
         return table
 
     def write(self) -> str:
-        """Write rlvr.json and rlvr.md; returns a line that names them."""
+        """Write rlvr.json, rlvr.md and rlvr.png; returns a line that names them."""
         lines = [["agent", *COLUMNS, "CPU s"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
         lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.rows()]
-        text = f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        header, *rows = crossing_table(self.chances)
+        crossed = [header, ["--:", "---", *["--:"] * (len(header) - 2)], *rows]
+        tables = ["".join(f"| {' | '.join(line)} |\n" for line in table) for table in (lines, crossed)]
+        text = f"{self.caption}.\n\n{tables[0]}\nThe k at which each entry is overtaken in pass@k:\n\n{tables[1]}"
         (self.args.out / "rlvr.md").write_text(text, encoding="utf-8")
         report = {"caption": self.caption, "best_of": self.best_of, "runs": self.records}
         (self.args.out / "rlvr.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        return f"written: {self.args.out / 'rlvr'}.json and .md"
+        draw(self.chances, f"{self.args.env.env_id}, held-out prompts", self.args.out / "rlvr.png")
+        return f"written: {self.args.out / 'rlvr'}.json, .md and .png"
