@@ -6,13 +6,17 @@ the best of n of its texts earns, with 95% intervals. See docs/frontier.md.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 import math
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from scripts.command_line import run_script
 from scripts.policies import ModelArgs, load
 from textgym.arguments import Count, NonNegative
 from textgym.evaluation import Frontier, OutOfRangeError, best_of_n_reward, sample_frontier
@@ -67,7 +71,3 @@ def text(number: Estimate | float) -> str:
     known = not math.isnan(number.standard_error)
     interval = Interval.normal(number.value, number.standard_error) if known else Interval(number.value, None)
     return interval.text("{:.3f}")
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)

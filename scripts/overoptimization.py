@@ -7,6 +7,11 @@ terminal, a figure of one proxy of each kind to `--out`. See docs/frontier.md.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from scripts.start import start_script
+
+    start_script(__file__)  # before the imports below, which take seconds
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,7 +20,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from scripts.command_line import run_script
 from scripts.experiments.comparison import COLORS
 from scripts.experiments.overoptimization import Fault, Method, Problem, judged
 from textgym.arguments import Count, Positive
@@ -87,7 +91,3 @@ def draw(problem: Problem, paths: dict, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150)
     plt.close(figure)
-
-
-if __name__ == "__main__":
-    run_script(main, Args, __doc__)
