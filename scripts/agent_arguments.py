@@ -18,14 +18,19 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import gymnasium as gym
 import tyro
+from rich.console import Console
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import env_arguments, parse_json
+from scripts.evaluation_arguments import side_by_side
 from textgym.arguments import Argument, Condition, Count, Positive, Range, Written, arguments_of
+from textgym.evaluation import Success
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.evaluation import EvaluationCallback
 from textgym.sb3.policy import POLICY_ARGUMENTS
+from textgym.training.run import RunFolder
 
 COMMON = arguments_of(EpisodicAlgorithm)
 OF_THE_SCRIPT = {"policy", "env", "n_envs", "num_generations", "policy_kwargs"} | {
@@ -76,9 +81,10 @@ class EnvArgs:
     n_envs: Annotated[Count, help_of(COMMON["n_envs"])] = COMMON["n_envs"].default
     num_generations: Annotated[Count, help_of(COMMON["num_generations"])] = COMMON["num_generations"].default
 
-    def make(self) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """The vector env."""
+    def make(self, split: str | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """The vector env, with another `split` than its own arguments' where one is given."""
         kwargs = env_arguments(self.env_kwargs, scorer=self.scorer, prompts=self.prompts)
+        kwargs |= {} if split is None else {"split": split}
         return gym.make_vec(
             self.env_id,
             num_envs=self.n_envs,
@@ -89,12 +95,62 @@ class EnvArgs:
 
 
 @dataclass
+class EvaluationArgs:
+    """How to evaluate while training, in an env of the same id: `textgym.sb3.evaluation.EvaluationCallback`."""
+
+    eval_freq: Count | None = None
+    """Tokens between evaluations, which `out`/evaluations.jsonl keeps; none by default."""
+    eval_episodes: Count = 256
+    """Texts of each evaluation."""
+    eval_split: str | None = None
+    """`test` evaluates on held-out prompts; then train on others, with `--env-kwargs '{"split": "train"}'`."""
+    eval_scorers: tuple[str, ...] = ()
+    """Scorers besides the env's, which training does not see: names, import strings or JSON dicts."""
+    eval_pass_at: tuple[Count, ...] = ()
+    """The k of every pass@k: the chance that one of k texts of a prompt earns 1 or more."""
+    eval_metric: str = "reward"
+    """`out`/best is the checkpoint with the largest: `reward`, `scorer/NAME`, `pass@8` or another number."""
+    patience: Count | None = None
+    """Evaluations without a new best after which the training ends."""
+    kl_budget: Positive | None = None
+    """The training ends where an evaluation finds more nats of KL to the reference per text."""
+
+    def callback(self, run: RunFolder, env: EnvArgs, console: Console) -> EvaluationCallback | None:
+        """What evaluates, if it is wanted.
+
+        Raises:
+            ValueError: `eval_episodes` is no multiple of the texts of a prompt, or what the env or callback raises.
+        """
+        if self.eval_freq is None:
+            return None
+        group = max(self.eval_pass_at, default=1)
+        if self.eval_episodes % group:
+            raise ValueError(
+                f"--eval-episodes {self.eval_episodes} is not a multiple of {group}, the texts of a prompt"
+            )
+        rows = side_by_side(self.eval_episodes // group, group)
+        return EvaluationCallback(
+            run,
+            dataclasses.replace(env, n_envs=rows, num_generations=group).make(split=self.eval_split),
+            self.eval_freq,
+            self.eval_episodes,
+            metric=self.eval_metric,
+            patience=self.patience,
+            kl_budget=self.kl_budget,
+            success=Success(self.eval_pass_at, group) if self.eval_pass_at else None,
+            scorers=[parse_json("eval-scorers", text) if text[:1] == "{" else text for text in self.eval_scorers],
+            console=console,
+        )
+
+
+@dataclass
 class TrainArgs:
     """What every agent takes; `command_for` adds the agent's own arguments."""
 
     algorithm: ClassVar[type[EpisodicAlgorithm]]
     run: Annotated[RunArgs, tyro.conf.arg(name="")]
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
+    evaluation: Annotated[EvaluationArgs, tyro.conf.arg(name="")] = field(default_factory=EvaluationArgs)
 
     def agent(self) -> EpisodicAlgorithm:
         """The agent, new or resumed.

@@ -4,6 +4,9 @@ Writes to `--out`: checkpoints (`checkpoint` is the newest, also a transformers 
 TensorBoard logs. Whatever ends the training (Ctrl-C, SIGTERM, a scorer that fails, a crash), repeat the command with
 `--resume` to go on, on a CPU with the same numbers as if nothing had happened: docs/resume.md. The arguments that are
 repeated replace the saved ones, but model, adapters, random state and an adapted `kl_coef` are the checkpoint's.
+
+`torchrun --nproc-per-node 2 scripts/train.py ...` trains in two processes, each with its own `--n-envs` rows
+(docs/distributed.md).
 """
 
 from __future__ import annotations
@@ -15,17 +18,22 @@ if __name__ == "__main__":
 
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 import tyro
+from stable_baselines3.common.logger import configure
 
 from scripts.agent_arguments import COMMANDS, RunArgs, TrainArgs
 from scripts.command_line import console
 from textgym.arguments import Count, check_argument
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.sb3.callbacks import StopOnSignal
 from textgym.sb3.logs import run_logger
 from textgym.sb3.run import RunCheckpoints, train_run
+from textgym.training.distributed import from_first, processes, rank, world_size
 from textgym.training.run import RunFolder, open_run
 from textgym.training.state import CheckpointError
 
@@ -36,34 +44,75 @@ def main(args: TrainArgs) -> EpisodicAlgorithm | None:
     check_argument("total_timesteps", run.total_timesteps, Count)
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    with open_run(run.out, run.resume, run.keep_checkpoints) as folder:
+    with processes(), open_in_first(run) as folder:
         if folder.checkpoint is not None and folder.num_timesteps >= run.total_timesteps:
-            console.print(f"{where(folder)}; a larger --total-timesteps goes on", soft_wrap=True)
+            tell(f"{where(folder)}; a larger --total-timesteps goes on")
             return None
         if run.resume and folder.checkpoint is None:
-            console.print(f"{where(folder)}: the run begins anew", soft_wrap=True)
-        saving = RunCheckpoints(folder, run.checkpoint_every, run.checkpoint_minutes)
+            tell(f"{where(folder)}: the run begins anew")
         try:
-            return train_in(folder, saving, args)
+            return train_in(folder, args)
         except Exception as error:
             error.add_note(advice(folder, error))
             raise
 
 
-def train_in(folder: RunFolder, saving: RunCheckpoints, args: TrainArgs) -> EpisodicAlgorithm:
+@contextmanager
+def open_in_first(run: RunArgs) -> Iterator[RunFolder]:
+    """The run's folder, which only the first of several processes holds and writes to."""
+    if rank():
+        if not from_first(None):
+            sys.exit(1)  # the first one tells why
+        yield RunFolder(run.out, run.keep_checkpoints)
+        return
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(open_run(run.out, run.resume, run.keep_checkpoints))
+        except Exception:
+            from_first(False)
+            raise
+        from_first(True)
+        yield folder
+
+
+def train_in(folder: RunFolder, args: TrainArgs) -> EpisodicAlgorithm:
     """Make the agent, new or from the folder's checkpoint, and train it there."""
     run = dataclasses.replace(args.run, resume=folder.checkpoint is not None)
     agent = dataclasses.replace(args, run=run).agent()
+    if rank():  # it neither saves nor logs
+        agent.set_logger(configure(None, []))
+        rest = run.total_timesteps - agent.resume_from.num_timesteps
+        return agent.learn(rest, callback=StopOnSignal(), reset_num_timesteps=False)
     agent.set_logger(run_logger(folder, type(agent).__name__))
     model = agent.policy.model.name_or_path or type(agent.policy.model).__name__
-    console.print(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}")
-    stopped = train_run(agent, run.total_timesteps, saving, samples_every=run.samples_every, console=console)
+    tell(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}{processes_in_words()}")
+    saving = RunCheckpoints(folder, run.checkpoint_every, run.checkpoint_minutes)
+    evaluation = args.evaluation.callback(folder, args.env, console)
+    callbacks = [] if evaluation is None else [evaluation]
+    stopped = train_run(
+        agent, run.total_timesteps, saving, *callbacks, samples_every=run.samples_every, console=console
+    )
+    if evaluation is not None and stopped is None:
+        evaluation.evaluate_last()
+        if evaluation.stopped_by is not None:
+            tell(f"the training ended early: {evaluation.stopped_by}")
     agent.logger.close()
-    console.print(f"{agent._n_updates} gradient steps; {where(folder)}", soft_wrap=True)
+    tell(f"{agent._n_updates} gradient steps; {where(folder)}")
     if stopped is not None:
-        console.print(f"stopped by {stopped.name}; go on with --resume")
+        tell(f"stopped by {stopped.name}; go on with --resume")
         sys.exit(128 + stopped)
     return agent
+
+
+def tell(text: str) -> None:
+    """Print a line, in the first of several processes."""
+    if rank() == 0:
+        console.print(text, soft_wrap=True)
+
+
+def processes_in_words() -> str:
+    """How many processes there are, if there are several."""
+    return f", {world_size()} processes" if world_size() > 1 else ""
 
 
 def where(folder: RunFolder) -> str:

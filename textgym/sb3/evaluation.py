@@ -117,9 +117,9 @@ class EvaluationCallback(CheckedArguments, BaseCallback):
         values = numbers(self.history.rows[-1])
         for name, value in values.items():
             self.logger.record(f"eval/{name}", value)
-        best = self.history.since_best(self.metric) == 0
+        best = self.history.since_best(self.metric) == 0 and not self._beyond_budget(values)
         self.stopped_by = self._reason_to_stop()
-        if best and not self._beyond_budget(values):
+        if best:
             agent.save(self.run.path / BEST)
         for sentence in self.history.collapse():
             warnings.warn(f"at {self.num_timesteps} tokens {sentence}", stacklevel=2)

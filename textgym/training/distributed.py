@@ -11,13 +11,30 @@ With one process, or without `torch.distributed.init_process_group`, everything 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Within the block, the process group of which `torchrun` tells in environment variables; without them, none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if on_gpus := torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpus else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
