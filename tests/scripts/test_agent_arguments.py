@@ -24,7 +24,7 @@ JSON = {"peft": '{"peft_type": "IA3"}', "lora": '{"r": 2}', "target": '{"name": 
 
 
 def fields_of(command):
-    return [f for f in dataclasses.fields(command) if f.name not in ("run", "env")]
+    return [f for f in dataclasses.fields(command) if f.name not in ("run", "env", "evaluation")]
 
 
 def test_every_agent_has_a_command():
