@@ -19,8 +19,8 @@ if __name__ == "__main__":
 
 from scripts.command_line import console
 from scripts.experiments.comparison import Comparison, in_words
-from scripts.experiments.frontier import frontier_of
-from scripts.experiments.runs import Args, run_all
+from scripts.experiments.frontier import Args, frontier_of
+from scripts.experiments.runs import run_all
 
 
 def main(args: Args) -> Comparison:

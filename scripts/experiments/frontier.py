@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import torch
 
-from scripts.experiments.runs import Args, Run
+from scripts.experiments import runs
+from scripts.experiments.runs import Run
+from textgym.arguments import Count, Range
 from textgym.evaluation import Frontier, ModelPolicy, sample_frontier
 from textgym.sb3 import EpisodicAlgorithm
 
 SEED = 2_000_000
 """Of the prompts and texts, which no training or evaluation begins with."""
+
+
+@dataclass
+class Args(runs.Args):
+    """What to compare, and the frontier beside it."""
+
+    frontier: Annotated[int, Range(0)] = 64
+    """Texts of the untrained model for each prompt, which show the most reward at each KL; 0 leaves this out."""
+    frontier_prompts: Count = 64
+    """Prompts that these texts are of; all of the env's, where it has fewer."""
 
 
 def frontier_of(args: Args) -> Frontier | None:

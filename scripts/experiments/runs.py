@@ -22,13 +22,13 @@ from stable_baselines3.common.logger import configure
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
-from textgym.arguments import Count, Range
+from textgym.arguments import Count
 from textgym.evaluation import ModelPolicy, evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.training.reference import Reference
 
-SHARED = {"run", "env", "model", "reference", "seed", "device"}
+SHARED = {"run", "env", "evaluation", "model", "reference", "seed", "device"}
 """Fields of `TrainArgs` that are one and the same for all entries."""
 
 
@@ -71,10 +71,6 @@ class Args(TrainingArgs):
 
     evaluation_episodes: Count = 256
     """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
-    frontier: Annotated[int, Range(0)] = 64
-    """Texts of the untrained model for each prompt, which show the most reward at each KL; 0 leaves this out."""
-    frontier_prompts: Count = 64
-    """Prompts that these texts are of; all of the env's, where it has fewer."""
 
     def evaluation_arguments(self) -> dict[str, Any]:
         """The number of episodes.
@@ -189,7 +185,7 @@ def run_of(entry: str, command: TrainArgs | None, args: TrainingArgs, seed: int)
     if command is not None:
         command = replace(command, seed=seed)  # type: ignore[call-arg]
         arguments |= {"agent": entry.partition(":")[0], "total_timesteps": args.total_timesteps} | asdict(command)
-        del arguments["run"]
+        del arguments["run"], arguments["evaluation"]
     arguments |= {"seed": seed} | args.evaluation_arguments()
     return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
 
