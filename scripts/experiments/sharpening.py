@@ -79,14 +79,14 @@ def draw(entries: dict[str, Chances], title: str, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     ks = np.unique(np.geomspace(1, 4096, 60).astype(np.int64))
-    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 6.5), layout="constrained")
     for number, entry in enumerate(ranked(entries)):
         color, style = COLORS[number % len(COLORS)], "-" if number < len(COLORS) else "--"
         curves = np.stack([curve(chances, ks) for chances in entries[entry]])  # (seeds, K)
-        axes.plot(ks, 1 - curves.mean(0), style, color=color, label=textwrap.fill(readable(entry), 60))
+        axes.plot(ks, 1 - curves.mean(0), style, color=color, label=textwrap.fill(readable(entry), 100))
         axes.fill_between(ks, 1 - curves.min(0), 1 - curves.max(0), color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="k", ylabel="1 - pass@k", title=title, xscale="log", yscale="log", ylim=(1e-4, 1))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     figure.savefig(file, dpi=150)
     plt.close(figure)
