@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from textgym.matching import Estimate
-from textgym.matching.intervals import interval, skewed, t_quantile, unseen, wilson
+from textgym.matching.intervals import SHARE, interval, shares, skewed, t_quantile, unseen, wilson
 
 
 def covered(draw, mean, n, repetitions=1000, seed=0, **kwargs):
@@ -26,6 +26,29 @@ def test_wilsons_interval_is_the_published_one(successes, n, low, high):
     """Newcombe 1998, Statistics in Medicine 17, table I, method 3; and 1 - p turns it round."""
     assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
     assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+def test_shares_of_0_and_1_have_the_interval_of_agresti_and_coull():
+    """With z^2 / 2 successes and failures added: centre (x + z^2 / 2) / (n + z^2), and the normal interval about it."""
+    z, x, n = 1.96, 9, 10
+    p = (x + z**2 / 2) / (n + z**2)
+    half = z * math.sqrt(p * (1 - p) / (n + z**2))
+    low, high = shares(torch.tensor([1.0] * 9 + [0.0]).double())
+    assert (low, high) == pytest.approx((p - half, min(p + half, 1.0)), abs=1e-4)
+
+
+def pass_at_4(generator, n):
+    """Of n prompts, from 8 answers to each: most are nearly always right, one in twenty is nearly never."""
+    chances = generator.choice([0.95, 0.6, 0.05], n, p=[0.8, 0.15, 0.05])
+    wrong = 8 - generator.binomial(8, chances)
+    return 1 - np.array([math.comb(w, 4) for w in wrong]) / math.comb(8, 4)
+
+
+def test_shares_of_prompts_hold_also_where_few_are_hard():
+    exact = 1 - 0.8 * 0.05**4 - 0.15 * 0.4**4 - 0.05 * 0.95**4
+    share, intervals = covered(pass_at_4, exact, 32, limits=SHARE)
+    assert intervals == 1000 and 0.93 <= share <= 0.99
+    assert covered(pass_at_4, exact, 32)[0] < 0.9  # what it is for: Hall's interval would not hold
 
 
 def test_halls_interval_solves_his_transformation():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import softplus
 
-from textgym.matching.intervals import ANY, SHARE, Range, Z, interval, normal, unseen, wilson
+from textgym.matching.intervals import ANY, SHARE, Range, Z, interval, normal, shares, unseen, wilson
 from textgym.matching.targets import Features
 
 LIMITS: dict[str, Range] = {
@@ -43,11 +43,9 @@ class Estimate(NamedTuple):
     @classmethod
     def mean_of(cls, values: torch.Tensor, limits: Range = ANY) -> Estimate:
         """The mean of independent values, (n,), which are known to lie within limits; NaN where there is no value."""
-        x = values.double()
-        if len(x) < 2 or ((x != 0) & (x != 1)).any():
-            return cls.ratio_of(x, torch.ones_like(x), limits)
-        found = cls.ratio_of(x, torch.ones_like(x), SHARE)
-        return cls(*found[:2], *wilson(x.sum().item(), len(x)))
+        x, binary = values.double(), not ((values != 0) & (values != 1)).any()
+        found = cls.ratio_of(x, torch.ones_like(x), SHARE if binary else limits)
+        return cls(*found[:2], *wilson(x.sum().item(), len(x))) if binary and len(x) > 1 else found
 
     @classmethod
     def ratio_of(cls, numerators: torch.Tensor, denominators: torch.Tensor, limits: Range = ANY) -> Estimate:
@@ -61,7 +59,9 @@ class Estimate(NamedTuple):
         x, y = numerators.double(), denominators.double()
         ratio = (x.sum() / y.sum()).item()
         error, (low, high) = interval(ratio, (x - ratio * y) / y.mean(), limits)
-        if math.isnan(low) and not math.isnan(error):
+        if limits == SHARE and not math.isnan(error):
+            low, high = shares(ratio + (x - ratio * y) / y.mean())
+        elif math.isnan(low) and not math.isnan(error):
             low, high = unseen(ratio, len(x), limits)
         return cls(ratio, error, low, high)
 
