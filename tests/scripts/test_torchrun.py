@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["scripts/train.py", "reinforce", "--env-id", "TextGenToy-v0", "--n-envs", "16", "--samples-every", "0"]
 
-pytestmark = pytest.mark.subprocess
+pytestmark = [pytest.mark.subprocess, pytest.mark.slow]
 
 
 def start(launcher, out, total, *more):
@@ -49,7 +49,6 @@ def test_two_processes_make_one_run_and_one_goes_on(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(tmp_path):
     running = start(TWO, tmp_path / "run", 10_000_000, "--checkpoint-every", "300")
     while not (tmp_path / "run" / "checkpoint").exists():
