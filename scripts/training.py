@@ -41,6 +41,7 @@ def open_in_first(run: RunArgs) -> Iterator[RunFolder]:
 def train_in(folder: RunFolder, args: TrainArgs) -> EpisodicAlgorithm:
     """Make the agent, new or from the folder's checkpoint, and train it there."""
     run = dataclasses.replace(args.run, resume=folder.checkpoint is not None)
+    saving = RunCheckpoints(folder, run.checkpoint_every, run.checkpoint_minutes)
     agent = dataclasses.replace(args, run=run).agent()
     if rank():  # it neither saves nor logs
         agent.set_logger(configure(None, []))
@@ -49,7 +50,6 @@ def train_in(folder: RunFolder, args: TrainArgs) -> EpisodicAlgorithm:
     agent.set_logger(run_logger(folder, type(agent).__name__))
     model = agent.policy.model.name_or_path or type(agent.policy.model).__name__
     tell(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}{processes_in_words()}")
-    saving = RunCheckpoints(folder, run.checkpoint_every, run.checkpoint_minutes)
     evaluation = args.evaluation.callback(folder, args.env, console)
     callbacks = [] if evaluation is None else [evaluation]
     stopped = train_run(

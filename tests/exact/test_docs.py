@@ -18,7 +18,7 @@ def test_the_toy_is_as_large_as_the_page_says():
 
 def test_everything_public_is_named_and_exists():
     functions = set(re.findall(r"\b(\w+)\(", PAGE))
-    assert set(textgym.exact.__all__) - {"Batch", "Moments", "Optimum", "Solution"} <= functions
+    assert set(textgym.exact.__all__) - {"Batch", "CreditComparison", "Moments", "Optimum", "Solution"} <= functions
     attributes = set(re.findall(r"\b(?:tree|TokenTree)\.(\w+)", PAGE))
     assert attributes <= {"num_tokens", *dir(TokenTree)}
     assert set(re.findall(r"\b(?:answers|AnswerTree)\.(\w+)", PAGE)) <= set(dir(AnswerTree))

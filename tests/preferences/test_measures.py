@@ -14,7 +14,7 @@ def test_accuracy_by_hand():
     assert found.mean == 0.5
     # residuals .5, -.5, 0; their sums by text .5, 0, -.5, 0; squares .5, so the variance is (.5 - .5) / 9: never
     # below that of independent pairs, .5 / 9
-    assert found.half_width == pytest.approx(1.96 * (0.5 / 9) ** 0.5)
+    assert found.half_width == pytest.approx(1.959964 * (0.5 / 9) ** 0.5)
 
 
 def test_pairs_without_common_texts_have_the_binomial_interval():
@@ -22,7 +22,7 @@ def test_pairs_without_common_texts_have_the_binomial_interval():
     better, worse = np.arange(100) * 2 + 1, np.arange(100) * 2
     better[:30], worse[:30] = worse[:30].copy(), better[:30].copy()
     found = pair_accuracy(scores, better, worse)
-    assert found.mean == 0.7 and found.half_width == pytest.approx(1.96 * (0.7 * 0.3 / 100) ** 0.5)
+    assert found.mean == 0.7 and found.half_width == pytest.approx(1.959964 * (0.7 * 0.3 / 100) ** 0.5)
 
 
 def test_the_interval_covers_the_accuracy_where_all_texts_are_paired_with_all():

@@ -23,8 +23,8 @@ from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
 from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve, readable
-from scripts.experiments.frontier import frontier_of
-from scripts.experiments.runs import Args, command_of, plan
+from scripts.experiments.frontier import Args, frontier_of
+from scripts.experiments.runs import command_of, plan
 from tests.conftest import small_llama
 from tests.helpers.docs import blocks, page
 from textgym.evaluation import Frontier

@@ -99,7 +99,7 @@ class EpisodeCollection(ResumableAlgorithm):
         self.end_sampling()
         own = self.task.prompts.num_prompts is None
         episodes = self.with_terms(rollout_buffer.episodes).of_all_processes(own)
-        self.num_timesteps = before + int(episodes.mask.sum())
+        self.num_timesteps = before + sum(distributed.from_all(self.num_timesteps - before))
         rollout_buffer.episodes = self.process_rollout(episodes)
         self._log_rollout(rollout_buffer.episodes)
         self._log_scorer(rollout_buffer.episodes)
