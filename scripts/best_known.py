@@ -89,7 +89,7 @@ def main(args: Args) -> dict[str, Any]:
     env_id, known = args.env.env_id, read_measured()["best"]
     records = run_all(replace(args, env=in_split(args.env, "train"), out=args.out / env_id), in_words)
     best = max((r for r in records if r["agent"] in args.agents), key=lambda r: r["evaluation"]["reward"]["value"])
-    found = {name: round(number, 4) for name, number in best["evaluation"]["reward"].items()}
+    found = {name: round(best["evaluation"]["reward"][name], 4) for name in ("value", "standard_error")}
     found["kl_to_reference"] = round(best["evaluation"]["kl_to_reference"]["value"], 2)
     if env_id in known and known[env_id]["value"] >= found["value"]:
         console.print(f"{known[env_id]['value']} is known already: {known[env_id]['command']}", soft_wrap=True)
