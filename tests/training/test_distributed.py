@@ -57,7 +57,6 @@ def test_one_process_with_all_rows_ends_with_the_same_policy(two, name, monkeypa
     if "partition" in found:
         agent.partition.load(found["partition"])
     alone = one_step(agent)
-    assert alone["num_timesteps"] == found["num_timesteps"]
     for key, value in alone["parameters"].items():
         assert torch.allclose(value, found["parameters"][key], rtol=0, atol=1e-6), key
     assert any(not torch.equal(value, before[key]) for key, value in alone["parameters"].items())
