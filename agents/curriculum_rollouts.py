@@ -69,7 +69,7 @@ class CurriculumRollouts(EpisodicAlgorithm):
     def process_rollout(self, episodes: Episodes) -> Episodes:
         """The episodes as they are; the curriculum sees what came of all that were sampled."""
         if self.prompt_curriculum is not None:
-            met = Episodes.concatenate(self._met)
+            met = Episodes.concatenate(self._met).of_all_processes(own_prompts=False)
             right = met.rewards.sum(-1) >= self.success_at_least
             self.prompt_curriculum.update(met.prompt_ids.cpu().numpy(), right.cpu().numpy())
             self._met = []

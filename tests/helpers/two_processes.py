@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from stable_baselines3.common.logger import configure
 
-from agents import DPO, GRPO, PPO, REINFORCE, ContrastiveLM, DistributionMatching, OnlineDPO, SoftQLearning
+from agents import DPO, GRPO, PPO, REINFORCE, RLOO, SFT, ContrastiveLM, DistributionMatching, OnlineDPO, SoftQLearning
 from tests.conftest import CHARACTERS, PAIRS, count_tokens, small_llama
 from textgym.training.distributed import rank
 
@@ -17,12 +17,14 @@ ROWS = 8
 AGENTS = {
     "reinforce": (REINFORCE, {"kl_coef": 0.1, "ent_coef": 0.01}),
     "grpo in micro-batches": (GRPO, {"micro_batch_size": 3, "loss_normalization": "sequence"}),
+    "rloo with a curriculum": (RLOO, {"curriculum": "difficulty"}),
     "ppo": (PPO, {"batch_size": 5, "n_epochs": 2, "reference_kl_target": 0.1}),
     "ppo with adapters": (PPO, {"lora": {"r": 2}, "policy_kwargs": {"value_function": "separate"}}),
     "f-dpg": (DistributionMatching, {"target": {"name": "rlhf", "beta": 1.0}, "initial_episodes": 32}),
     "soft q": (SoftQLearning, {"beta": 0.5}),
     "online dpo": (OnlineDPO, {}),
     "dpo": (DPO, {"dataset": PAIRS, "batch_size": 3}),
+    "sft, a text for two": (SFT, {"dataset": PAIRS, "batch_size": 1}),
     "contrastive": (ContrastiveLM, {"dataset": PAIRS, "batch_size": 3}),
 }
 
@@ -70,6 +72,7 @@ def one_step(agent):
     del agent.process_rollout
     logged = {name: float(value) for name, value in agent.logger.name_to_value.items() if name.startswith("train/")}
     parameters = {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
+    seen |= {"kept": agent.extra_tensors()}
     return seen | {"parameters": parameters, "logged": logged, "num_timesteps": agent.num_timesteps}
 
 

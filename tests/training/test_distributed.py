@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from agents.offline import OfflineAlgorithm
 from tests.helpers.two_processes import AGENTS, ROWS, make_agent, one_step
 from textgym.training import Episodes
 
@@ -37,9 +38,10 @@ def test_both_end_with_the_same_policy(two, name):
     assert all(torch.equal(value, second["parameters"][key]) for key, value in first["parameters"].items())
     assert first["num_timesteps"] == second["num_timesteps"]
     assert first["logged"] == second["logged"]
+    assert all(torch.equal(value, second["kept"][key]) for key, value in first["kept"].items())
 
 
-@pytest.mark.parametrize("name", [name for name in AGENTS if name not in ("dpo", "contrastive")])
+@pytest.mark.parametrize("name", [name for name, (cls, _) in AGENTS.items() if not issubclass(cls, OfflineAlgorithm)])
 def test_each_sampled_its_own_half(two, name):
     episodes, others = (found["episodes"] for found in two[name])
     assert same(episodes, others) and len(episodes) == 2 * ROWS

@@ -127,6 +127,8 @@ class Episodes:
             size: episodes in a micro-batch at most; None sets no bound.
             share_prompts: whether the model can (`shares_prompts`).
         """
+        if not len(self):
+            return []
         cost, device = pass_cost(self.rows.device.type), self.rows.device
         lengths, order = self.row_lengths.cpu().sort(stable=True)
         least, slices = cheapest_slices(lengths.numpy(), size, cost)

@@ -112,7 +112,7 @@ def parts_of(episodes: Episodes, size: int | None, whole_groups: bool, share_pro
             size = min(size or len(episodes), -(-len(episodes) // processes))
         return episodes.whole_groups(size)[distributed.rank() :: processes]
     own = torch.arange(len(episodes), device=episodes.rows.device)[distributed.share(len(episodes))]
-    return [own[index] for index in episodes.select(own).micro_batches(size, share_prompts)] if len(own) else []
+    return [own[index] for index in episodes.select(own).micro_batches(size, share_prompts)]
 
 
 def apply_gradients(token_model: TokenModel, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> float:
