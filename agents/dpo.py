@@ -158,16 +158,6 @@ class OnlineDPO(DirectPreference):
         self.pairing = pairing
         super().__init__(policy, env, model, **kwargs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self.env is not None:
-            self.check_groups(self.env)
-
-    def check_env(self, env: VecEnv) -> None:
-        """Check what `EpisodicAlgorithm` checks, and that prompts have several episodes."""
-        super().check_env(env)
-        self.check_groups(env)
-
     def check_groups(self, env: VecEnv) -> None:
         """Refuse an env whose prompts come once, with a ValueError."""
         if num_generations(env) < 2:

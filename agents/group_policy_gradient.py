@@ -81,16 +81,6 @@ class GroupPolicyGradient(PolicyGradient):
         self.unlikeliness_coef, self.max_num_gen_batches = unlikeliness_coef, max_num_gen_batches
         super().__init__(policy, env, model, **kwargs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self.env is not None:
-            self.check_groups(self.env)
-
-    def check_env(self, env: VecEnv) -> None:
-        """Check what `EpisodicAlgorithm` checks, and that prompts have several episodes where the baseline compares."""
-        super().check_env(env)
-        self.check_groups(env)
-
     def check_groups(self, env: VecEnv) -> None:
         """Refuse an env whose prompts come once, with a ValueError; few prompts are drawn several times by chance.
 

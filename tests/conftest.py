@@ -156,29 +156,3 @@ def episodes_of(rewards, log_probs, prompt_ids, rows=None, values=None):
         advantages=zeros,
         returns=zeros,
     )
-
-
-@pytest.fixture
-def small_classifiers():
-    """Functions that make a classifier with one output and random weights, and its tokenizer of characters, by kind."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
-
-    from textgym.tokenizers import make_tokenizer
-
-    def tokenizer():
-        return make_tokenizer({"name": "characters", "alphabet": "abcdefghijklmnopqrstuvwxyz .,!?"}).to_pretrained()
-
-    def encoder(num_labels=1):
-        torch.manual_seed(0)
-        size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        config = BertConfig(vocab_size=32, num_labels=num_labels, initializer_range=0.5, **size)
-        return BertForSequenceClassification(config).eval(), tokenizer()
-
-    def decoder():
-        torch.manual_seed(0)
-        config = GPT2Config(vocab_size=32, n_positions=64, n_embd=16, n_layer=2, n_head=2, num_labels=1)
-        config.initializer_range, config.bos_token_id, config.eos_token_id = 0.5, 31, 31
-        return GPT2ForSequenceClassification(config).eval(), tokenizer()
-
-    return {"encoder": encoder, "decoder": decoder}

@@ -78,7 +78,7 @@ def prompts(
     if choice == "first" or not examples:  # then all choices are the same, and there is no need to draw
         return FewShot(*parts)
     if choice == "nearest":
-        return NearestFewShot(*parts, model)
+        return NearestFewShot(*parts, model=model)
     made = RandomFewShot(*parts)
     if limit is not None and not fit and not limit.truncate:
         made.refuse_too_long(limit)
@@ -195,11 +195,7 @@ class NearestFewShot(FewShot):
     """Questions behind the examples whose prompts are most like them, the nearest one last (Liu et al. 2022, KATE).
 
     Args:
-        questions: see `FewShot`.
-        pool: see `FewShot`.
-        examples: see `FewShot`.
-        template: see `FewShot`.
-        limit: see `FewShot`.
+        *args: see `FewShot`.
         model: a sentence-transformer, as `load_sentence_model` accepts it.
 
     Raises:
@@ -207,18 +203,10 @@ class NearestFewShot(FewShot):
         ImportError: sentence-transformers or the model's package is missing.
     """
 
-    def __init__(
-        self,
-        questions: Sequence[Prompt],
-        pool: Sequence[Prompt],
-        examples: int,
-        template: Template,
-        limit: PromptLimit | None = None,
-        model: Any = EMBEDDER,
-    ):
-        super().__init__(questions, pool, examples, template, limit)
-        vectors = embeddings([_last_text(prompt) for prompt in (*questions, *pool)], model)
-        self._questions, self._pool = vectors[: len(questions)], vectors[len(questions) :]
+    def __init__(self, *args: Any, model: Any = EMBEDDER):
+        super().__init__(*args)
+        vectors = embeddings([_last_text(prompt) for prompt in (*self.questions, *self.pool)], model)
+        self._questions, self._pool = np.split(vectors, [len(self.questions)])
 
     def _chosen(self, index: int, rng: np.random.Generator | None) -> list[int]:
         cosines = self._pool @ self._questions[index]  # (pool,)

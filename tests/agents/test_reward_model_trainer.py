@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents import RewardModelTrainer
+from tests.helpers.reward_models import CLASSIFIERS, encoder
 from textgym.preferences import Preference, Rating
 from textgym.scorers import make_scorer
 from textgym.testing import make_generations
@@ -45,11 +46,11 @@ def groups(n, seed):
 
 
 @pytest.fixture
-def made(small_classifiers):
+def made():
     """A function that makes a trainer of a small model."""
 
     def make(data, held_out=None, kind="encoder", **kwargs):
-        model, tokenizer = small_classifiers[kind]()
+        model, tokenizer = CLASSIFIERS[kind]()
         options = {"learning_rate": 3e-3, "seed": 0, "device": "cpu", "tokenizer": tokenizer}
         return RewardModelTrainer(model, data, held_out, **options | kwargs)
 
@@ -82,10 +83,10 @@ def test_rewards_are_centred_on_the_training_texts(made):
     assert trainer.evaluate(preferences(100, 0)).mean_reward == pytest.approx(0, abs=1e-4) and len(items) < 1024
 
 
-def test_a_step_is_that_of_plain_transformers_and_adam(made, small_classifiers):
+def test_a_step_is_that_of_plain_transformers_and_adam(made):
     rows = [Preference("c", "aa", "b"), Preference("", "abab", "bb", margin=0.5)]
     trainer = made(rows, center_rewards_coefficient=0.1, max_grad_norm=0.5, batch_size=2, lr_scheduler_type="constant")
-    model, tokenizer = small_classifiers["encoder"]()
+    model, tokenizer = encoder()
     reward = torch.stack(
         [model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, 0] for text in ("caa", "abab", "cb", "bb")]
     )

@@ -49,6 +49,9 @@ def decoder(num_labels=1):
     return GPT2ForSequenceClassification(config).eval(), make_tokenizer(eos_token="<eos>")
 
 
+CLASSIFIERS = {"encoder": encoder, "decoder": decoder}
+
+
 @torch.no_grad()
 def logits(model, tokenizer, text, **kwargs):
     return model(torch.tensor([tokenizer(text, **kwargs)["input_ids"]])).logits[0]

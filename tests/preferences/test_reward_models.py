@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
+from tests.helpers.reward_models import CLASSIFIERS, decoder, encoder
 from textgym.language_models import load_tokenizer
 from textgym.preferences.reward_models import CosineEncoder, RewardHead
 
@@ -21,8 +22,8 @@ def logit(model, tokenizer, text):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_scores_are_the_models_logits_whatever_is_beside_a_text(kind, small_classifiers):
-    model, tokenizer = small_classifiers[kind]()
+def test_scores_are_the_models_logits_whatever_is_beside_a_text(kind):
+    model, tokenizer = CLASSIFIERS[kind]()
     head = RewardHead(model, tokenizer)
     expected = torch.stack([logit(model, tokenizer, text) for text in TEXTS])
     tokens = head.tokens(ITEMS)
@@ -32,8 +33,8 @@ def test_scores_are_the_models_logits_whatever_is_beside_a_text(kind, small_clas
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_centring_moves_the_mean_to_0_and_keeps_the_differences(kind, small_classifiers):
-    model, tokenizer = small_classifiers[kind]()
+def test_centring_moves_the_mean_to_0_and_keeps_the_differences(kind):
+    model, tokenizer = CLASSIFIERS[kind]()
     head = RewardHead(model, tokenizer)
     generator = np.random.default_rng(0)
     texts = ["".join(generator.choice(list("abcde .!"), generator.integers(3, 30))) for _ in range(200)]
@@ -58,8 +59,8 @@ def test_tiny_gets_a_head_that_the_seed_draws():
 @pytest.mark.parametrize(
     ("kind", "trained"), [("encoder", ("lora", "classifier", "pooler")), ("decoder", ("lora", "score"))]
 )
-def test_adapters_and_the_head_alone_are_trained(kind, trained, small_classifiers):
-    model, tokenizer = small_classifiers[kind]()
+def test_adapters_and_the_head_alone_are_trained(kind, trained):
+    model, tokenizer = CLASSIFIERS[kind]()
     expected = copy.deepcopy(model)
     head = RewardHead(model, tokenizer, {"r": 2})
     names = {name for name, parameter in head.module.named_parameters() if parameter.requires_grad}
@@ -91,29 +92,29 @@ def test_an_encoders_score_is_the_cosine_of_prompt_and_completion():
         cosines.tokens([("", "alone")])
 
 
-def three_labels(small, tmp_path):
-    model, tokenizer = small["encoder"](num_labels=3)
+def three_labels(tmp_path):
+    model, tokenizer = encoder(num_labels=3)
     model.save_pretrained(tmp_path), tokenizer.save_pretrained(tmp_path)
     return str(tmp_path), None
 
 
-def causal(small, tmp_path):
+def causal(tmp_path):
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=32, **size)), small["encoder"]()[1]
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, **size)), encoder()[1]
 
 
-def without_a_padding_token(small, tmp_path):
-    model, tokenizer = small["decoder"]()
+def without_a_padding_token(tmp_path):
+    model, tokenizer = decoder()
     tokenizer.eos_token = None
     return model, tokenizer
 
 
-def without_its_tokenizer(small, tmp_path):
-    return small["encoder"]()[0], None
+def without_its_tokenizer(tmp_path):
+    return encoder()[0], None
 
 
-def with_another_tokenizer(small, tmp_path):
-    return small["encoder"]()[0], load_tokenizer("tiny")
+def with_another_tokenizer(tmp_path):
+    return encoder()[0], load_tokenizer("tiny")
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,11 @@ def with_another_tokenizer(small, tmp_path):
         (causal, "the loaded LlamaForCausalLM has no such head, a reward model has one"),
         (without_a_padding_token, "neither a padding nor an end token; set tokenizer.pad_token"),
         (without_its_tokenizer, "a loaded model needs its tokenizer too"),
-        (with_another_tokenizer, "the tokenizer has 3072 tokens, the model embeds 32"),
+        (with_another_tokenizer, "the tokenizer has 3072 tokens, the model embeds 36"),
     ],
 )
-def test_what_can_be_no_reward_model_is_refused(make, message, small_classifiers, tmp_path):
-    model, tokenizer = make(small_classifiers, tmp_path)
+def test_what_can_be_no_reward_model_is_refused(make, message, tmp_path):
+    model, tokenizer = make(tmp_path)
     with pytest.raises(ValueError, match=message):
         RewardHead(model, tokenizer)
 
@@ -141,19 +142,19 @@ def test_what_can_be_no_reward_model_is_refused(make, message, small_classifiers
         ({"task_type": "CAUSAL_LM"}, "lora has 'task_type', which a reward model sets by itself"),
     ],
 )
-def test_adapters_that_peft_does_not_know_are_refused(lora, message, small_classifiers):
+def test_adapters_that_peft_does_not_know_are_refused(lora, message):
     with pytest.raises(ValueError, match=message):
-        RewardHead(*small_classifiers["decoder"](), lora)
+        RewardHead(*decoder(), lora)
 
 
-def test_a_text_that_is_too_long_is_refused(small_classifiers):
-    model, tokenizer = small_classifiers["decoder"]()
+def test_a_text_that_is_too_long_is_refused():
+    model, tokenizer = decoder()
     with pytest.raises(ValueError, match="a text has 65 tokens, more than the 64 that the model reads"):
         RewardHead(model, tokenizer).tokens([("", "a" * 65)])
 
 
-def test_the_saved_head_goes_on_from_where_it_was(small_classifiers, tmp_path):
-    model, tokenizer = small_classifiers["decoder"]()
+def test_the_saved_head_goes_on_from_where_it_was(tmp_path):
+    model, tokenizer = decoder()
     head = RewardHead(model, tokenizer)
     head.save(tmp_path, False)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()

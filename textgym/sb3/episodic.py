@@ -200,6 +200,8 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         self.reference = None
         if self._reference_given or self.needs_reference():
             self.reference = Reference(self.token_model, self.reference_source, self._reference_given)
+        if self.env is not None:
+            self.check_groups(self.env)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on with another env that `check_env` accepts; the old one stays where it does not."""
@@ -212,6 +214,10 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         if (theirs := TokenPolicy.kwargs_for(env, self.policy.model)["mdp"]) != self.mdp:
             raise ValueError(f"the env's MDP is not the policy's: {theirs} != {self.mdp}")
         check_whole_episodes(env, self.mdp)
+        self.check_groups(env)
+
+    def check_groups(self, env: VecEnv) -> None:
+        """Refuse an env whose groups of episodes are not what the objective needs, with a ValueError."""
 
     def needs_reference(self) -> bool:
         """Whether the objective needs the reference model; without need, none is kept unless one is given."""
