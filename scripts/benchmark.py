@@ -17,13 +17,14 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from scripts.benchmarks import adapters, env, exact, models, reward_models, scorers, startup, wrappers
+from scripts.benchmarks import adapters, env, exact, models, processes, reward_models, scorers, startup, wrappers
 from scripts.command_line import versions
 
 SUBCOMMANDS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "env": env.env,
     "exact": exact.exact,
     "startup": startup.startup,
+    "processes": processes.processes,
     "rollout": models.rollout,
     "update": models.update,
     "train": models.train,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.benchmarks.processes import processes
+
 ROOT = Path(__file__).parents[2]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["scripts/train.py", "reinforce", "--env-id", "TextGenToy-v0", "--n-envs", "16", "--samples-every", "0"]
@@ -65,3 +67,9 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(tmp_path):
     said, _ = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert steps_of(tmp_path / "run")[-1] >= tokens + 300
+
+
+def test_the_benchmark_counts_the_tokens_of_all_processes():
+    (result,) = processes(num_envs=8, new_tokens=8, updates=2, repeats=1)
+    one, two = result["tokens_per_second_wall"].values()
+    assert result["ratio"] == pytest.approx(two / one, abs=0.02) and 0.1 < result["ratio"] < 4
