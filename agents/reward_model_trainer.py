@@ -25,6 +25,7 @@ from textgym.preferences.comparisons import comparisons_of
 from textgym.preferences.measures import RewardEvaluation, evaluated
 from textgym.preferences.objectives import LossName, Objective
 from textgym.preferences.reward_models import CENTRED_ON, CosineEncoder, RewardHead, ScoreModel
+from textgym.training import distributed
 from textgym.training.files import whole_folder
 
 TIE_LEARNING_RATE = 0.01
@@ -76,6 +77,8 @@ class RewardModelTrainer(CheckedArguments):
         seed: seeds Python, numpy and torch, and with them the new head and the order of the data.
         device: where the model is; `"auto"` takes a GPU where there is one.
 
+    In several processes (`torch.distributed`) each takes a share of every batch, and all end with the same model.
+
     Raises:
         ValueError: an argument that is not accepted, data that do not fit the loss, a model that can get no head, or a
             text that is longer than the model reads.
@@ -123,12 +126,16 @@ class RewardModelTrainer(CheckedArguments):
         self._random = np.random.default_rng(seed)
         self.num_tokens, self.global_step = 0, 0
         self.objective = objective.to(self.model.device)
+        distributed.copy_first(self._trained())
         groups = [(self.model.trained, learning_rate), (list(objective.parameters()), TIE_LEARNING_RATE)]
         self.optimizer = torch.optim.Adam(
             [{"params": params, "lr": lr, "initial_lr": lr} for params, lr in groups], fused=True
         )
         self.logger = Logger(None, [])
         self._has_own_logger = False
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [*self.model.trained, *self.objective.parameters()]
 
     def set_logger(self, logger: Logger) -> None:
         """Log to this, in place of what `verbose` and `tensorboard_log` say."""
@@ -160,7 +167,7 @@ class RewardModelTrainer(CheckedArguments):
         total = max(1, round(num_train_epochs * per_epoch))
         for step in tqdm(range(total), disable=not progress_bar):
             if step % per_epoch == 0:
-                order = self._random.permutation(len(self.train_data))
+                order = distributed.from_first(self._random.permutation(len(self.train_data)))
             start = step % per_epoch * self.batch_size
             remaining = 1 - step / total if self.lr_scheduler_type == "linear" else 1.0
             self._train(order[start : start + self.batch_size], remaining)
@@ -175,14 +182,14 @@ class RewardModelTrainer(CheckedArguments):
         return self
 
     def _train(self, index: IntArray, remaining: float) -> None:
-        """One gradient step on the comparisons that `index` numbers."""
+        """One gradient step on the comparisons that `index` numbers, of which each process takes a share."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * remaining
         self.optimizer.zero_grad()
         sums: dict[str, torch.Tensor] = {}
-        size = self.micro_batch_size or len(index)
-        for start in range(0, len(index), size):
-            batch = self.train_data.select(index[start : start + size])
+        own, size, num_tokens = index[distributed.share(len(index))], self.micro_batch_size or len(index), 0
+        for start in range(0, len(own), size):
+            batch = self.train_data.select(own[start : start + size])
             items = np.unique(batch.candidates[batch.candidates >= 0])
             tokens = [self._tokens[item] for item in items]
             with memory_advice("lower micro_batch_size"):
@@ -191,13 +198,15 @@ class RewardModelTrainer(CheckedArguments):
                 (losses.sum() / len(index)).backward()
             for name, values in {"loss": losses, **statistics}.items():
                 sums[name] = sums.get(name, 0) + values.detach().sum() / len(index)
-            self.num_tokens += sum(len(ids) for texts in tokens for ids in texts)
-        logged = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+            num_tokens += sum(len(ids) for texts in tokens for ids in texts)
+        logged = distributed.sum_numbers(sums)
+        distributed.sum_gradients(self._trained())
         norm = torch.nn.utils.clip_grad_norm_(self.model.trained, self.max_grad_norm).item()
         if not math.isfinite(logged["loss"]) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {logged['loss']}, the norm of its gradient {norm}")
         self.optimizer.step()
         self.global_step += 1
+        self.num_tokens += sum(distributed.from_all(num_tokens))
         for name, value in {**logged, "grad_norm": norm}.items():
             self.logger.record_mean(f"train/{name}", value)
         self.logger.record("train/learning_rate", self.learning_rate * remaining)
@@ -208,7 +217,7 @@ class RewardModelTrainer(CheckedArguments):
     def _centre(self) -> None:
         """Let the mean reward of the training texts be 0, which the loss leaves open."""
         if isinstance(self.model, RewardHead):
-            chosen = self._random.permutation(len(self._tokens))[:CENTRED_ON]
+            chosen = distributed.from_first(self._random.permutation(len(self._tokens))[:CENTRED_ON])
             self.model.centre([self._tokens[item] for item in chosen])
 
     def evaluate(self, dataset: Any = None) -> RewardEvaluation:

@@ -5,6 +5,8 @@ transformers that the scorer `reward_model` loads by its path. The table says ho
 texts into the order that people gave them. Beside it stands what VADER, the scorer `sentiment`, reaches and, where a
 file has the ratings of single raters, what people reach themselves: one rater of each text, and half of its raters
 against the others.
+
+`torchrun --nproc-per-node 2 scripts/reward_model.py ...` trains each model in two processes.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from scripts.preferences.reward_models import RunArgs, baselines, record, table
 from textgym.arguments import arguments_of
 from textgym.evaluation.statistics import Interval
 from textgym.preferences.measures import RewardEvaluation
+from textgym.training.distributed import processes, rank
 
 OPTIONS = {
     name: argument
@@ -45,8 +48,10 @@ def train(args: RunArgs, seed: int) -> list[RewardEvaluation]:
         if is_json(argument) and options[name] is not None:
             options[name] = parse_json(name, options[name])
     trainer = RewardModelTrainer(train_dataset=args.train, **options)
-    trainer.learn(args.num_train_epochs, progress_bar=True)
+    trainer.learn(args.num_train_epochs, progress_bar=rank() == 0)
     found = [trainer.evaluate(file) for file in args.eval]
+    if rank():
+        return found
     trainer.save(args.out / f"seed-{seed}", adapters_only=args.adapters_only)
     for file, evaluation in zip(args.eval, found, strict=True):
         console.print(f"seed {seed}, {file}: {evaluation.text()}", soft_wrap=True)
@@ -58,8 +63,12 @@ def main(args: RunArgs) -> list[Interval]:
     torch.set_num_threads(args.threads)
     compared = [baselines(file) for file in args.eval]  # a file that cannot be read fails now
     first: int = args.seed  # type: ignore[attr-defined]
-    by_seed = [train(args, seed) for seed in range(first, first + args.seeds)]
+    with processes():
+        by_seed = [train(args, seed) for seed in range(first, first + args.seeds)]
+        alone = rank() == 0
     means = [Interval.of([found.accuracy.mean for found in of_file]) for of_file in zip(*by_seed, strict=True)]
+    if not alone:
+        return means
     console.print(table(args.eval, by_seed, means, compared))
     files = {
         str(file): [record(found) for found in of_file]

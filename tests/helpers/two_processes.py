@@ -8,8 +8,21 @@ import torch
 import torch.distributed as dist
 from stable_baselines3.common.logger import configure
 
-from agents import DPO, GRPO, PPO, REINFORCE, RLOO, SFT, ContrastiveLM, DistributionMatching, OnlineDPO, SoftQLearning
+from agents import (
+    DPO,
+    GRPO,
+    PPO,
+    REINFORCE,
+    RLOO,
+    SFT,
+    ContrastiveLM,
+    DistributionMatching,
+    OnlineDPO,
+    RewardModelTrainer,
+    SoftQLearning,
+)
 from tests.conftest import CHARACTERS, PAIRS, count_tokens, small_llama
+from tests.helpers.reward_models import encoder
 from textgym.training.distributed import rank
 
 ROWS = 8
@@ -76,8 +89,34 @@ def one_step(agent):
     return seen | {"parameters": parameters, "logged": logged, "num_timesteps": agent.num_timesteps}
 
 
+def reward_model_steps():
+    """Two epochs of a reward model from pairs and ties, in batches of an odd size."""
+    pairs = [{"chosen": "a" * n + "b", "rejected": "b" * m} for n in range(1, 5) for m in (2, 3)]
+    pairs += [{"chosen": "ab", "rejected": "ba", "tie": True}] * 3
+    model, tokenizer = encoder()
+    options = {"seed": 0, "device": "cpu", "batch_size": 5, "micro_batch_size": 2, "learning_rate": 1e-2}
+    trainer = RewardModelTrainer(model, pairs, tokenizer=tokenizer, **options)
+    trainer.optimizer = torch.optim.SGD(trainer.optimizer.param_groups)
+    trainer.set_logger(configure(None, []))
+    trainer.learn(2, log_interval=None)
+    parameters = {str(i): p.detach().clone() for i, p in enumerate(trainer._trained())}
+    return {"parameters": parameters, "num_tokens": trainer.num_tokens}
+
+
+def unseeded_weights():
+    """The weights of an agent, value head and adapters included, whose processes drew them each for themselves."""
+    torch.manual_seed(rank())
+    env = gym.make_vec("TextGen-v0", num_envs=ROWS, num_generations=4, autoreset_mode="Disabled", **CHARACTERS)
+    agent = PPO("TokenPolicy", env, small_llama(seed=rank()), device="cpu")
+    agent.set_logger(configure(None, []))
+    agent.learn(1)
+    return {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
+
+
 def main(out):
     dist.init_process_group("gloo")
+    torch.save(reward_model_steps(), out / f"reward model-{rank()}.pt")
+    torch.save(unseeded_weights(), out / f"unseeded-{rank()}.pt")
     for name in AGENTS:
         found = one_step(make_agent(name, ROWS))
         torch.save(found, out / f"{name}-{rank()}.pt")

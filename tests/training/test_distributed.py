@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agents.offline import OfflineAlgorithm
-from tests.helpers.two_processes import AGENTS, ROWS, make_agent, one_step
+from tests.helpers.two_processes import AGENTS, ROWS, make_agent, one_step, reward_model_steps
 from textgym.training import Episodes
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,8 @@ def two(tmp_path_factory):
         [*launcher, "tests.helpers.two_processes", str(out)], capture_output=True, text=True, cwd=ROOT, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    return {name: [torch.load(out / f"{name}-{i}.pt", weights_only=False) for i in (0, 1)] for name in AGENTS}
+    names = [*AGENTS, "reward model", "unseeded"]
+    return {name: [torch.load(out / f"{name}-{i}.pt", weights_only=False) for i in (0, 1)] for name in names}
 
 
 def same(a, b):
@@ -63,3 +64,16 @@ def test_one_process_with_all_rows_ends_with_the_same_policy(two, name, monkeypa
         assert torch.allclose(value, found["parameters"][key], rtol=0, atol=1e-6), key
     assert any(not torch.equal(value, before[key]) for key, value in alone["parameters"].items())
     assert alone["logged"] == pytest.approx(found["logged"], rel=1e-4, abs=1e-6)
+
+
+def test_a_reward_model_of_two_processes_is_that_of_one(two):
+    (first, second), alone = two["reward model"], reward_model_steps()
+    assert first["num_tokens"] == second["num_tokens"] == alone["num_tokens"]
+    for key, value in alone["parameters"].items():
+        assert torch.equal(first["parameters"][key], second["parameters"][key])
+        assert torch.allclose(value, first["parameters"][key], rtol=0, atol=1e-6), key
+
+
+def test_processes_that_drew_other_weights_train_those_of_the_first(two):
+    first, second = two["unseeded"]
+    assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -70,6 +70,13 @@ def share(n: int) -> slice:
     return slice(n * rank() // world_size(), n * (rank() + 1) // world_size())
 
 
+@torch.no_grad()
+def copy_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace each tensor by process 0's."""
+    for tensor in tensors if world_size() > 1 else ():
+        dist.broadcast(tensor, src=0)
+
+
 def add_up(tensors: Sequence[torch.Tensor]) -> None:
     """Replace each tensor by its sum over the processes, in one message for each type of number."""
     if world_size() == 1:
