@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import small_gpt2, small_llama
 from tests.helpers.models import small
-from textgym.language_models import graphs
+from textgym.language_models import graphs, prompt_groups
 from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.decoder import Decoder
 from textgym.language_models.graphs import GraphedSteps
@@ -107,44 +107,46 @@ def play(decoder, name, draw, steps):
             batches[which] = np.concatenate([keep, [row(tokens(P))]])
 
 
-def decoder_of(name, graphed):
+def decoder_of(name, way="plain"):
     decoder = Decoder(model_named(name), MDP)
-    if graphed:  # on a CPU a step is its own replay: the same buffers, idle rows and masks
+    if way == "graphed":  # on a CPU a step is its own replay: the same buffers, idle rows and masks
         decoder._graphs = GraphedSteps(decoder.model, lambda step: step)
     return decoder
 
 
-@pytest.fixture(params=[False, True], ids=["eager", "graphed"])
-def graphed(request, monkeypatch):
+@pytest.fixture(params=["plain", "graphed", "prompts read once"])
+def way(request, monkeypatch):
     monkeypatch.setattr(graphs, "MIN_ROWS", 2)  # several graphs, most of them with idle rows
     monkeypatch.setattr(graphs, "MIN_WIDTH", 2)
+    if request.param == "prompts read once":
+        monkeypatch.setattr(prompt_groups, "SPLIT_COST", -100)  # always, not only where it pays
     return request.param
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_log_probs_on_random_schedules_are_those_of_a_plain_forward(name, graphed):
+def test_log_probs_on_random_schedules_are_those_of_a_plain_forward(name, way):
     rng = np.random.default_rng(0)
     for _ in range(10):
-        play(decoder_of(name, graphed), name, lambda n: int(rng.integers(n)), 40)
+        play(decoder_of(name, way), name, lambda n: int(rng.integers(n)), 40)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_log_probs_on_any_schedule_are_those_of_a_plain_forward(name, data):
-    play(decoder_of(name, False), name, lambda n: data.draw(st.integers(0, n - 1)), 6)
+    play(decoder_of(name), name, lambda n: data.draw(st.integers(0, n - 1)), 6)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt_neox", "mistral", "gemma2", "llama eager", *VIRTUAL])
-def test_other_architectures_and_kinds_of_attention_decode_to_the_same(name, graphed):
+def test_other_architectures_and_kinds_of_attention_decode_to_the_same(name, way):
     rng = np.random.default_rng(0)
     for _ in range(3):
-        play(decoder_of(name, graphed), name, lambda n: int(rng.integers(n)), 40)
+        play(decoder_of(name, way), name, lambda n: int(rng.integers(n)), 40)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_hidden_states_that_a_caller_holds_do_not_change(name):
-    decoder, rows = decoder_of(name, False), np.stack([row([0]), row([1, 0])])
+    decoder, rows = decoder_of(name), np.stack([row([0]), row([1, 0])])
     held, _ = decoder.hidden(torch.from_numpy(rows))
     before = held.clone()
     for t in range(3):

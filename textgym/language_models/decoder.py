@@ -9,6 +9,7 @@ pass, also where they begin at different times.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from textgym.language_models.forward import left_aligned, logits_of, memory_advice, state_hidden
 from textgym.language_models.graphs import GraphedSteps, cuda_graph
+from textgym.language_models.prompt_groups import PromptGroups, can_read_once, prompts_read_once
 from textgym.language_models.slots import SlotCache, attended
 from textgym.mdp import BoolArray, IntArray, TextMDP, first_observation
 
@@ -106,6 +108,8 @@ class Decoder:
         """Begin with `n` unknown rows."""
         self._seen = np.full((n, width), -1, np.int64)
         self._slots = np.arange(n)  # the slot of each row
+        self._groups: PromptGroups | None = None
+        self._grouped = np.empty(0, np.int64)  # the rows that `_groups` is of
         self._hidden: torch.Tensor | None = None
         self._prompts = np.full((n, self.mdp.max_prompt_tokens), -1, np.int64)  # whose keys the row's slot begins with
         self._prompt_hidden: torch.Tensor | None = None  # (N, H)
@@ -125,6 +129,7 @@ class Decoder:
     def _prefill(self, rows: IntArray, which: IntArray) -> None:
         """Run whole rows, equal ones once; a prompt that another row began with is copied from its slot."""
         assert self._cache is not None
+        self._groups = None
         prompts, bare = self._prompts, ~(rows[which, self.mdp.max_prompt_tokens :] != self.mdp.pad_id).any(-1)
         same = (rows[which, None, : self.mdp.max_prompt_tokens] == prompts).all(-1)  # (m, N)
         known = bare & same.any(-1)
@@ -164,8 +169,21 @@ class Decoder:
         if hidden is None:
             self._cache.decode(fed[1], width, aligned)
             mask = attended(self.model, fed[1], width)
-            hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
+            groups = self._groups_of(rows, which)
+            once = prompts_read_once(self.model, groups, fed[1]) if groups is not None else nullcontext()
+            with once:
+                hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
         self._store(which, hidden)
+
+    def _groups_of(self, rows: IntArray, which: IntArray) -> PromptGroups | None:
+        """Rows in order of their slots, by their prompts; None where reading these once is not possible or worth it."""
+        assert self._cache is not None
+        if self._cache.num_virtual or not can_read_once(self.model):
+            return None
+        if self._groups is None or not np.array_equal(self._grouped, which):
+            self._grouped = which
+            self._groups = PromptGroups(rows[which, : self.mdp.max_prompt_tokens], self.mdp.pad_id)
+        return self._groups if self._groups.pays else None
 
     def _gather_in_front(self, which: IntArray) -> None:
         """Exchange slots so that the rows `which` have the first ones."""

@@ -1,0 +1,156 @@
+"""Decode steps that read the keys and values of a prompt once for all rows that began with it.
+
+A row's token attends to its prompt and to its own completion. The scores of a prompt are one matrix product over the
+rows that share it, those of the completions are products of each row's own, and one softmax goes over both. This gives
+what transformers' `"sdpa"` gives, in whose place it is called; models that attend in another way are left alone, and so
+are lower precisions than float32, in which the scores would be rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from textgym.mdp import IntArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SPLIT_COST = 40
+"""What attending in two parts costs a row, in columns of keys and values that it could read in that time."""
+PRODUCT_COST = 1 / 8
+"""What one more row costs in the matrix product of a prompt, as a share of reading the prompt's columns once more."""
+
+
+class PromptGroups:
+    """The rows of decode steps by their prompts, as long as neither rows nor slots change.
+
+    Args:
+        prompts: (n, P) int64, padded, of the rows in order of their slots.
+        pad_id: the MDP's.
+
+    Attributes:
+        pays: whether so many columns need not be read that attending in two parts is worth it.
+    """
+
+    def __init__(self, prompts: IntArray, pad_id: int):
+        lengths, n = (prompts != pad_id).sum(-1), len(prompts)
+        self.shortest, self.longest, self.pays = int(lengths.min()), int(lengths.max()), False
+        if self.longest <= SPLIT_COST:
+            return
+        _, first, group, counts = np.unique(prompts, axis=0, return_index=True, return_inverse=True, return_counts=True)
+        most = int(counts.max())
+        reads = len(counts) * (1 + PRODUCT_COST * most) * self.longest + SPLIT_COST * n
+        if reads >= n * self.longest:
+            return
+        self.pays = True
+        order = group.reshape(-1).argsort(kind="stable")
+        place = np.arange(n) - (counts.cumsum() - counts).repeat(counts) + most * np.arange(len(counts)).repeat(counts)
+        members = np.zeros(len(counts) * most, np.int64)  # of a group with fewer rows, row 0 fills the rest
+        members[place] = order
+        places = np.empty(n, np.int64)
+        places[order] = place
+        self._members, self._places = torch.from_numpy(members), torch.from_numpy(places)  # (G K,), (n,)
+        self._first, self._lengths, self._size = torch.from_numpy(first), torch.from_numpy(lengths)[:, None], most
+        self._behind_prompt = self._hidden(torch.arange(self.longest) >= self._lengths[self._first])  # (G, 1, 1, L)
+        self._prompts: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def see(self, columns: torch.Tensor) -> None:
+        """In the next step, row i attends to columns up to `columns[i]`, (n,) int64."""
+        own = torch.arange(self.shortest, int(columns.max()) + 1)
+        self._not_own = self._hidden((own < self._lengths) | (own > columns[:, None]))  # (n, 1, 1, t)
+
+    @staticmethod
+    def _hidden(mask: torch.Tensor) -> torch.Tensor | None:
+        return mask[:, None, None] if mask.any() else None
+
+    def attend(
+        self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        """Attention of one token of each row.
+
+        Args:
+            module: the layer; its prompts are kept for the next steps.
+            query: (n, heads, 1, head size).
+            key: (n, key heads, W, head size), by slot; a row's first columns are its prompt's.
+            value: the same, of values.
+            scaling: of the scores.
+
+        Returns:
+            (n, 1, heads, head size).
+        """
+        if module not in self._prompts:
+            keys, values = (states[:, :, : self.longest].index_select(0, self._first) for states in (key, value))
+            self._prompts[module] = keys, values
+        prompt_keys, prompt_values = self._prompts[module]  # (G, key heads, L, head size)
+        own_keys, own_values = key[:, :, self.shortest :], value[:, :, self.shortest :]
+        n, heads, _, size = query.shape
+        query = query.reshape(n, key.shape[1], -1, size) * scaling  # (n, key heads, r, head size)
+        of_prompt = masked(self._together(query) @ prompt_keys.transpose(2, 3), self._behind_prompt)
+        of_own = masked(query @ own_keys.transpose(2, 3), self._not_own)
+        weights = torch.cat([self._apart(of_prompt), of_own], -1).softmax(-1)  # (n, key heads, r, L + t)
+        result = self._apart(self._together(weights[..., : self.longest]) @ prompt_values)
+        return (result + weights[..., self.longest :] @ own_values).reshape(n, 1, heads, -1)
+
+    def _together(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, h, r, d) of rows -> (G, h, K r, d) of their groups."""
+        return rows.index_select(0, self._members).unflatten(0, (-1, self._size)).transpose(1, 2).flatten(2, 3)
+
+    def _apart(self, groups: torch.Tensor) -> torch.Tensor:
+        """The inverse of `_together`."""
+        rows = groups.unflatten(2, (self._size, -1)).transpose(1, 2).flatten(0, 1)  # (G K, h, r, d)
+        return rows.index_select(0, self._places)
+
+
+def masked(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
+    """Scores with the lowest number where `hidden` is True."""
+    return scores if hidden is None else scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
+
+
+_STEP: ContextVar[PromptGroups | None] = ContextVar("textgym_prompt_groups", default=None)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """What a model's layers call in a block of `prompts_read_once`; the arguments are transformers'."""
+    groups = _STEP.get()
+    if groups is None or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    return groups.attend(module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+
+
+AttentionInterface.register(_STEP.name, attention)
+
+
+def can_read_once(model: PreTrainedModel) -> bool:
+    """Whether `prompts_read_once` may be asked of a model now."""
+    attends = model.config.get_text_config()._attn_implementation
+    plain = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    return model.device.type == "cpu" and attends == "sdpa" and plain
+
+
+@contextmanager
+def prompts_read_once(model: PreTrainedModel, groups: PromptGroups, columns: torch.Tensor) -> Iterator[None]:
+    """A block in which a model is fed one token of each row, which attends to columns up to `columns[i]`."""
+    groups.see(columns)
+    config, token = model.config.get_text_config(), _STEP.set(groups)
+    config._attn_implementation = _STEP.name
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
+        _STEP.reset(token)
