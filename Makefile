@@ -29,7 +29,7 @@ test-slow: $(STAMP)
 
 # TextGym in the loops of other libraries, each in an environment of its own below runs/recipes.
 recipes: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/recipes
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/recipes tests/bridges
 
 # On a machine with a CUDA device: its tests, the demos, a real 135M-parameter model, and the speed of three sizes.
 GPU := $(BIN)/python scripts/benchmark.py

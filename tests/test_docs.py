@@ -16,6 +16,7 @@ PAGES = {name: page(name) for name in ["README.md", *(str(f.relative_to(ROOT)) f
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/add_an_env_id.md": "tests/tasks/test_docs.py",
+    "docs/bridges.md": "tests/bridges/in_trl.py",
     "docs/add_an_agent.md": "tests/agents/test_docs.py",
     **{name: "tests/tasks/test_pages.py" for name in PAGES if name.startswith("docs/envs/TextGen")},
 }

@@ -20,6 +20,12 @@ def blocks(text: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
+def section(text: str, title: str) -> str:
+    """What stands below a heading of the second level, up to the next one."""
+    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return found
+
+
 def logged_names(text: str) -> set[str]:
     """The names of logged values that a page writes, such as `rollout/reward`."""
     return set(re.findall(r"`((?:rollout|train|target|time)/\w+)`", text))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from textgym.envs.finished import scores_by_step
 from textgym.envs.task import TextTask
-from textgym.scorers import Generations, Scorer, Scores, make_scorer
+from textgym.mdp import IntArray
+from textgym.scorers import Scorer, make_scorer
 from textgym.scorers.base import refuse_unscored
 from textgym.training.episodes import Episodes
 
@@ -40,7 +42,7 @@ def score_episodes(task: TextTask, scorer: Scorer, episodes: Episodes) -> dict[s
         IndexError: a prompt that a sampler brought is no longer known.
     """
     totals = {name: torch.zeros(len(episodes), dtype=torch.float64) for name in scorer.component_names}
-    for rows, _, scores in scores_by_step(task, scorer, episodes):
+    for rows, _, scores in scores_by_step(task, scorer, *_arrays(episodes)):
         for name, values in scores.components.items():
             totals[name][rows] += torch.from_numpy(values)
     return totals
@@ -60,7 +62,7 @@ def rescore(task: TextTask, scorer: Scorer, episodes: Episodes) -> Episodes:
     """
     rewards, device = torch.zeros(episodes.rewards.shape), episodes.rows.device
     components = torch.zeros(len(episodes), len(scorer.component_names))
-    for rows, generations, scores in scores_by_step(task, scorer, episodes):
+    for rows, generations, scores in scores_by_step(task, scorer, *_arrays(episodes)):
         refuse_unscored(scorer.name, scores.rewards, generations)
         rewards[rows, torch.from_numpy(generations.lengths) - 1] = torch.from_numpy(scores.rewards).float()
         paid = np.stack([scores.components[name] for name in scorer.component_names], -1)
@@ -68,20 +70,6 @@ def rescore(task: TextTask, scorer: Scorer, episodes: Episodes) -> Episodes:
     return episodes.replace(rewards=rewards.to(device), components=components.to(device))
 
 
-def scores_by_step(
-    task: TextTask, scorer: Scorer, episodes: Episodes
-) -> Iterator[tuple[torch.Tensor, Generations, Scores]]:
-    """The calls of a scorer as an env would make them: the numbers of the episodes, what it sees, and what it says.
-
-    There is one call, of finished episodes, unless it pays per token; then there is one for every step.
-    """
-    rows, lengths = episodes.rows.cpu().numpy().astype(np.int64), episodes.lengths.cpu().numpy()
-    prompt_ids, start = episodes.prompt_ids.cpu().numpy(), task.mdp.max_prompt_tokens
-    for step in range(1, lengths.max(initial=0) + 1) if scorer.per_token else [task.mdp.max_new_tokens]:
-        moved = np.flatnonzero(lengths >= step) if scorer.per_token else np.arange(len(rows))
-        seen, written = rows[moved], np.minimum(lengths[moved], step)
-        seen[:, start + step :] = task.mdp.pad_id
-        ended = written == lengths[moved]
-        parts = task.mdp, task.tokenizer, task.prompts
-        generations = Generations(*parts, seen, prompt_ids[moved], moved, written, ended, task.trainer)
-        yield torch.from_numpy(moved), generations, scorer.evaluate(generations)
+def _arrays(episodes: Episodes) -> tuple[IntArray, IntArray]:
+    """Last observations, (E, P + T) int64, and prompt ids, (E,), for scorers."""
+    return episodes.rows.cpu().numpy().astype(np.int64), episodes.prompt_ids.cpu().numpy()
