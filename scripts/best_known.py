@@ -23,7 +23,7 @@ import tyro
 
 from scripts.agent_arguments import EnvArgs
 from scripts.command_line import console, env_arguments
-from scripts.experiments.runs import TrainingArgs, run_all
+from scripts.experiments.runs import TrainingArgs, run_one
 from scripts.gallery import read_measured, write_measured
 from textgym.arguments import Count
 from textgym.evaluation import ModelPolicy, evaluate
@@ -87,7 +87,7 @@ def in_words(record: dict[str, Any]) -> str:
 def main(args: Args) -> dict[str, Any]:
     """Run what is not there yet, and keep the best run if it is better than what is known; what is known then."""
     env_id, known = args.env.env_id, read_measured()["best"]
-    records = run_all(replace(args, env=in_split(args.env, "train"), out=args.out / env_id), in_words)
+    records = run_one(replace(args, env=in_split(args.env, "train"), out=args.out / env_id), in_words)
     best = max((r for r in records if r["agent"] in args.agents), key=lambda r: r["evaluation"]["reward"]["value"])
     found = {name: round(best["evaluation"]["reward"][name], 4) for name in ("value", "standard_error")}
     found["kl_to_reference"] = round(best["evaluation"]["kl_to_reference"]["value"], 2)

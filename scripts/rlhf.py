@@ -21,7 +21,7 @@ from rich.console import Console
 
 from scripts.command_line import console
 from scripts.experiments.rlhf import COLUMNS, Args, Report, reward_models, train_reward_model, value_of, with_reward
-from scripts.experiments.runs import plan, run_all
+from scripts.experiments.runs import plan, run_one
 from textgym.evaluation.statistics import Interval
 
 
@@ -44,7 +44,7 @@ def main(args: Args) -> Report:
             console.print(
                 f"{model.entry}: {share} of held-out pairs in the order of {half} of the raters", soft_wrap=True
             )
-    report = Report(run_all(paid, in_words), paid)
+    report = Report(run_one(paid, in_words), paid)
     Console(width=max(console.width, 120)).print(report.table())
     console.print(report.write(), soft_wrap=True)
     return report

@@ -20,7 +20,7 @@ from typing import Any
 
 from scripts.command_line import console
 from scripts.experiments.rlvr import COLUMNS, Args, Report
-from scripts.experiments.runs import run_all
+from scripts.experiments.runs import run_one
 from textgym.sb3 import EpisodicAlgorithm
 
 
@@ -32,7 +32,7 @@ def in_words(record: dict[str, Any]) -> str:
 
 def main(args: Args) -> Report:
     """Run what is not there yet, then print and write the table."""
-    records = run_all(args, in_words)
+    records = run_one(args, in_words)
     untrained = EpisodicAlgorithm("TokenPolicy", args.env.make(), args.model, device=args.device)
     report = Report(records, args.best_of(untrained), args)
     console.print(report.table())

@@ -80,7 +80,8 @@ class Comparison:
 
     Attributes:
         summary: for each entry, the untrained model first, the interval of each measure; those of `OF_FRONTIER` where
-            the frontier reaches so far.
+            the frontier reaches so far; none of an entry whose runs all failed.
+        failed: the records of failed runs.
 
     Args:
         records: what the runs' run.json hold.
@@ -89,14 +90,17 @@ class Comparison:
     """
 
     def __init__(self, records: list[dict[str, Any]], out: Path, frontier: Frontier | None = None):
-        self.records, self.out, self.frontier = records, out, frontier
+        self.out, self.frontier = out, frontier
+        self.records = [record for record in records if "error" not in record]
+        self.failed = [record for record in records if "error" in record]
         self.seeds = len({record["seed"] for record in records})
-        self.entries = list(dict.fromkeys(record["agent"] for record in records))
-        self.summary = {
-            entry: {measure: Interval.of(self.values(entry, measure)) for measure in MEASURES}
-            | self.from_frontier(entry)
-            for entry in self.entries
-        }
+        self.arguments = records[-1].get("arguments", {})
+        self.summary = {entry: self.measures(entry) for entry in dict.fromkeys(record["agent"] for record in records)}
+
+    def measures(self, entry: str) -> dict[str, Interval]:
+        """The intervals of an entry's measures over its finished runs."""
+        found = {measure: self.values(entry, measure) for measure in MEASURES}
+        return {m: Interval.of(values) for m, values in found.items() if values} | self.from_frontier(entry)
 
     def values(self, entry: str, measure: str) -> list[float]:
         """A measure of an entry's runs, one number per seed."""
@@ -104,7 +108,7 @@ class Comparison:
 
     def from_frontier(self, entry: str) -> dict[str, Interval]:
         """How far an entry is from the frontier, its seeds being independent and the frontier's samples counted too."""
-        if self.frontier is None or entry == UNTRAINED:
+        if self.frontier is None or entry == UNTRAINED or not self.values(entry, "reward"):
             return {}
         rewards, kls = (torch.tensor(self.values(entry, m), dtype=torch.float64) for m in ("reward", "kl_to_reference"))
         measures = {"share_of_attainable": self.frontier.share, "times_least_kl": self.frontier.times_least}
@@ -118,16 +122,20 @@ class Comparison:
     @property
     def title(self) -> str:
         """Where, and how long, was trained."""
-        arguments = self.records[-1]["arguments"]
         seeds = f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
-        return f"{arguments['env']['env_id']}, {arguments['total_timesteps']:,} tokens, {seeds}"
+        return f"{self.arguments['env']['env_id']}, {self.arguments['total_timesteps']:,} tokens, {seeds}"
 
     @property
     def caption(self) -> str:
         """What the table's numbers are."""
         what = "mean and 95% interval over seeds" if self.seeds > 1 else "mean"
-        texts = self.records[-1]["arguments"]["evaluation_episodes"]
+        texts = self.arguments["evaluation_episodes"]
         return f"{self.title}: {what} of {texts} fresh texts each; KL in nats per text"
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each failed run, which is in no number."""
+        return [f"failed: {r['agent']}, seed {r['seed']} ({r['folder']}): {r['error']}" for r in self.failed]
 
     def cells(self, columns: dict[str, tuple[str, str]]) -> list[list[str]]:
         """The rows of a table with these columns, as text."""
@@ -157,13 +165,15 @@ class Comparison:
         columns = MEASURES if self.frontier is None else MEASURES | OF_FRONTIER
         lines = [["agent", *(heading for heading, _ in columns.values())], ["---", *["--:"] * len(columns)]]
         lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells(columns)]
-        reach = f"\nFor the last two columns: {self.frontier.range}.\n" if self.frontier else ""
-        return f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + reach
+        notes = [f"For the last two columns: {self.frontier.range}."] if self.frontier else []
+        notes += [f"{failure}." for failure in self.failures]
+        parts = [f"{self.caption}.\n", "".join(f"| {' | '.join(line)} |\n" for line in lines), *notes]
+        return "\n".join(parts).rstrip("\n") + "\n"
 
     def write(self) -> str:
         """Write compare.json, compare.md and compare.png; returns a line that names them."""
         table = {e: {m: vars(i) for m, i in intervals.items()} for e, intervals in self.summary.items()}
-        report = {"caption": self.caption, "table": table, "runs": self.records}
+        report = {"caption": self.caption, "table": table, "runs": self.records + self.failed}
         (self.out / "compare.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         (self.out / "compare.md").write_text(self.markdown(), encoding="utf-8")
         self.draw(self.out / "compare.png")
@@ -176,7 +186,7 @@ class Comparison:
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
-        start, *others = ((e, i["kl_to_reference"], i["reward"]) for e, i in self.summary.items())
+        start, *others = ((e, i["kl_to_reference"], i["reward"]) for e, i in self.summary.items() if i)
         figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
         if self.frontier is not None:
             show_frontier(axes, self.frontier)

@@ -9,8 +9,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,17 +20,16 @@ import tyro
 from rich.markup import escape
 from stable_baselines3.common.logger import configure
 
-from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs
+from scripts.agent_arguments import EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
+from scripts.experiments.entries import command_of, shell_command
+from scripts.experiments.workers import LOG, Job, WorkerArgs, outcomes, write_whole
 from textgym.arguments import Count
 from textgym.evaluation import ModelPolicy, evaluate
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.training.reference import Reference
-
-SHARED = {"run", "env", "evaluation", "model", "reference", "seed", "device"}
-"""Fields of `TrainArgs` that are one and the same for all entries."""
 
 
 @dataclass
@@ -50,7 +50,18 @@ class TrainingArgs:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`, which takes a GPU where there is one."""
     threads: Count | None = None
-    """CPU threads of torch."""
+    """CPU threads of torch in each run."""
+    workers: Annotated[WorkerArgs, tyro.conf.arg(name="")] = field(default_factory=WorkerArgs)
+
+    def training_of(self, entry: str) -> TrainArgs | None:
+        """What trains an entry; None for the untrained model.
+
+        Raises:
+            ValueError: an unknown agent or argument.
+        """
+        if entry == UNTRAINED:
+            return None
+        return command_of(entry, RunArgs(self.out, self.total_timesteps), self.env, self.model, self.device)
 
     def evaluation_arguments(self) -> dict[str, Any]:
         """What the result of an evaluation depends on, as JSON.
@@ -105,6 +116,11 @@ class Run:
     arguments: dict[str, Any]
     """Everything that the result depends on, as JSON."""
 
+    @property
+    def title(self) -> str:
+        """The run in a few words."""
+        return f"{self.arguments['env']['env_id']}: {self.entry}, seed {self.seed}"
+
     def result(self) -> dict[str, Any] | None:
         """What run.json holds when the run is finished; None before.
 
@@ -113,7 +129,7 @@ class Run:
         """
         file = self.folder / "run.json"
         if not file.is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self.folder.is_dir() and any(other.name != LOG for other in self.folder.iterdir()):
                 raise FileExistsError(f"{self.folder} holds other files; choose another --out")
             return None
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -127,36 +143,8 @@ class Run:
         """Write run.json, whole or not at all, and return what it holds."""
         record = {"agent": self.entry, "seed": self.seed, "folder": self.folder.name, "arguments": self.arguments}
         record |= results
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "run.json.new"
-        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "run.json")
+        write_whole(self.folder / "run.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
         return record
-
-
-def command_of(entry: str, args: TrainingArgs) -> TrainArgs:
-    """The arguments of `scripts/train.py` that an entry stands for; a value of a wrong type ends the program.
-
-    Raises:
-        ValueError: an unknown agent or argument.
-    """
-    name, _, listed = entry.partition(":")
-    if name not in COMMANDS:
-        raise ValueError(f"unknown agent {name!r}; accepted are {sorted(COMMANDS)}")
-    accepted, options = sorted({f.name for f in fields(COMMANDS[name])} - SHARED), []
-    for item in re.split(r",(?=\w+=)", listed) if listed else []:  # a comma inside a value is not followed by name=
-        option, equals, value = item.partition("=")
-        if not equals or option not in accepted:
-            raise ValueError(f"{item!r} in {entry!r} is not name=value with an argument of {name}: {accepted}")
-        options.append(f"--{option}={value}")
-    command = tyro.cli(
-        COMMANDS[name],
-        args=options,
-        default=COMMANDS[name](RunArgs(args.out, args.total_timesteps), env=args.env),
-        prog=f"python scripts/train.py {name}",
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    return replace(command, model=args.model, device=args.device)  # type: ignore[call-arg]  # made at run time
 
 
 def plan(args: TrainingArgs) -> list[Run]:
@@ -168,9 +156,8 @@ def plan(args: TrainingArgs) -> list[Run]:
     """
     if not args.agents:
         raise ValueError("at least one agent is needed")
-    commands: dict[str, TrainArgs | None] = {UNTRAINED: None}
-    commands |= {entry: command_of(entry, args) for entry in args.agents}
-    runs = [run_of(entry, command, args, seed) for seed in range(args.seeds) for entry, command in commands.items()]
+    trainings = {entry: args.training_of(entry) for entry in (UNTRAINED, *args.agents)}
+    runs = [run_of(entry, training, args, seed) for seed in range(args.seeds) for entry, training in trainings.items()]
     if len({run.folder for run in runs}) < args.seeds * (1 + len(args.agents)):
         raise ValueError(f"every entry needs a folder of its own, but two of {list(args.agents)} share one")
     for run in runs:
@@ -190,17 +177,61 @@ def run_of(entry: str, command: TrainArgs | None, args: TrainingArgs, seed: int)
     return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
 
 
-def run_all(args: TrainingArgs, words: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
-    """Run what is not there yet, telling of each in `words`; the records of all."""
-    runs, records = plan(args), []
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    for number, run in enumerate(runs, 1):
-        console.print(f"\n{number}/{len(runs)} [bold]{escape(run.entry)}[/], seed {run.seed}", soft_wrap=True)
-        known = run.result()
-        records.append(known or execute(run, args))
-        console.print(words(records[-1]) + ", before" * (known is not None), soft_wrap=True)
+def run_all(experiments: Sequence[TrainingArgs], words: Callable[[dict[str, Any]], str]) -> list[list[dict[str, Any]]]:
+    """Run what is not there yet, telling of each in `words`.
+
+    Args:
+        experiments: their runs are done together, where the first one says.
+        words: a finished run in a line.
+
+    Returns:
+        the records of the runs of each experiment; those of failed runs have an "error" in place of an "evaluation".
+    """
+    plans = [plan(args) for args in experiments]
+    records = [[run.result() or {} for run in runs] for runs in plans]
+    places = {run.folder: (i, j) for i, runs in enumerate(plans) for j, run in enumerate(runs)}
+    count = 0
+
+    def tell(run: Run, text: str) -> None:
+        nonlocal count
+        count += 1
+        console.print(f"\n{count}/{len(places)} [bold]{escape(run.title)}[/]\n{escape(text)}", soft_wrap=True)
+
+    for i, j in places.values():
+        if records[i][j]:
+            tell(plans[i][j], words(records[i][j]) + ", before")
+    jobs = [
+        Job(folder, partial(perform, experiments[i], plans[i][j].entry, plans[i][j].seed))
+        for folder, (i, j) in places.items()
+        if not records[i][j]
+    ]
+    for job, error in outcomes(jobs, experiments[0].workers):
+        i, j = places[job.folder]
+        run = plans[i][j]
+        records[i][j] = known = run.write(error=error) if error else run.result() or {}
+        tell(run, f"failed: {error}" if error else words(known))
     return records
+
+
+def run_one(args: TrainingArgs, words: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    """The records of an experiment whose report needs all of its runs.
+
+    Raises:
+        RuntimeError: some failed; the others are done, and are not repeated.
+    """
+    (records,) = run_all([args], words)
+    if failed := [f"{r['agent']}, seed {r['seed']}: {r['error']}" for r in records if "error" in r]:
+        raise RuntimeError("\n".join(failed))
+    return records
+
+
+def perform(args: TrainingArgs, entry: str, seed: int, folder: Path) -> None:
+    """Do a run of an entry, here or in another process; its files go to a folder."""
+    run = run_of(entry, args.training_of(entry), args, seed)
+    if threads := args.threads or args.workers.threads:
+        torch.set_num_threads(threads)
+    console.print(f"\n{escape(run.title)}", soft_wrap=True)
+    execute(replace(run, folder=folder), args)
 
 
 def execute(run: Run, args: TrainingArgs) -> dict[str, Any]:
@@ -218,6 +249,7 @@ def execute(run: Run, args: TrainingArgs) -> dict[str, Any]:
         tokens=agent.num_timesteps,
         seconds=round(time.perf_counter() - start, 1),
         training_cpu_seconds=round(training_cpu_seconds, 1),
+        command=None if run.command is None else shell_command(run.command),
         versions=versions(),
         evaluation=evaluation,
     )

@@ -27,5 +27,11 @@ def test_the_envs_with_the_gymnasium_of_rllib():
     print(run([*pytest_of(recipe), "-m", "not slow and not large", "tests/envs", "tests/wrappers"], ROOT))
 
 
+@pytest.mark.slow
+def test_the_runs_of_a_comparison_as_tasks_of_ray():
+    (recipe,) = (recipe for recipe in RECIPES if recipe.stem == "rllib_ppo")
+    print(run([*pytest_of(recipe), "tests/scripts/test_workers.py"], ROOT))
+
+
 def pytest_of(recipe):
     return [str(python_for(recipe)), "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -23,8 +23,10 @@ from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
 from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve, readable
-from scripts.experiments.frontier import Args, frontier_of
-from scripts.experiments.runs import command_of, plan
+from scripts.experiments.entries import shell_command
+from scripts.experiments.frontier import frontier_of
+from scripts.experiments.runs import plan
+from scripts.experiments.zoo import Args, experiments_of
 from tests.conftest import small_llama
 from tests.helpers.docs import blocks, page
 from textgym.evaluation import Frontier
@@ -111,6 +113,8 @@ def test_every_run_is_kept_with_its_arguments_and_log(finished):
         assert json.loads((out / run["folder"] / "run.json").read_text()) == run
         assert run["arguments"]["seed"] == seed and run["arguments"]["env"]["env_id"] == "TextGenChars-v0"
         assert {"python", "textgym", "torch"} <= set(run["versions"])
+        if run["command"]:
+            assert_same_command(run)
         kl = run["evaluation"]["kl_to_reference"]["value"]
         if entry == "untrained":
             assert run["tokens"] == 0 and kl == pytest.approx(0, abs=1e-5)
@@ -122,6 +126,16 @@ def test_every_run_is_kept_with_its_arguments_and_log(finished):
         assert float(rows[-1]["time/total_timesteps"]) == run["tokens"] >= 300
         assert [float(row["train/kl_coef"]) for row in rows[1:]] == [run["arguments"]["kl_coef"]] * (len(rows) - 1)
         assert abs(float(rows[0]["rollout/kl_to_reference"])) < 1e-5 < abs(float(rows[-1]["rollout/kl_to_reference"]))
+
+
+def assert_same_command(run):
+    """The command that a run tells of has the run's arguments."""
+    python, script, name, *options = shlex.split(run["command"])
+    assert (python, script) == ("python", "scripts/train.py")
+    again = tyro.cli(COMMANDS[name], args=["--out", "here", *options])
+    found = {name: value for name, value in asdict(again).items() if name in run["arguments"]}
+    assert len(found) > 20 and found == {name: run["arguments"][name] for name in found}
+    assert again.run.total_timesteps == run["arguments"]["total_timesteps"]
 
 
 def test_the_figure_shows_every_entry(finished):
@@ -209,11 +223,24 @@ def test_one_seed_has_no_interval_and_a_signal_leaves_what_is_finished(model, tm
     assert report_in(tmp_path)["table"]["grpo"]["reward"]["half_width"] is None
 
 
-def test_a_training_that_diverges_is_named(model, tmp_path):
-    with pytest.raises(
-        FloatingPointError, match=r"^rloo:learning_rate=1e30, seed 0: training stopped: the .* update 1$"
-    ):
-        main(arguments(model, tmp_path, agents=("rloo:learning_rate=1e30",), seeds=1))
+def test_a_run_that_fails_is_named_and_stops_no_other(model, tmp_path, capsys, monkeypatch):
+    bad, good = "rloo:learning_rate=1e30", "rloo:learning_rate=1e-2"
+    args = arguments(model, tmp_path, agents=(bad, good), seeds=1)
+    with pytest.raises(SystemExit, match="1 runs failed"):
+        main(args)
+    message = r"rloo-learning_rate=1e30-0\): rloo:learning_rate=1e30, seed 0: training stopped: the .* update 1"
+    for text in ((tmp_path / "compare.md").read_text(), " ".join(capsys.readouterr().out.split())):
+        assert re.search(rf"failed: {bad}, seed 0 \({message}", text)
+    report = report_in(tmp_path)
+    assert report["table"][bad] == {} and set(report["table"][good]) >= {"reward", "distinct_2"}
+    assert [r["agent"] for r in report["runs"] if "error" in r] == [bad]
+    log = (tmp_path / "rloo-learning_rate=1e30-0" / "output.log").read_text()
+    assert "Traceback" in log and "FloatingPointError" in log
+
+    repeated = executed(monkeypatch)
+    with pytest.raises(SystemExit):
+        main(args)
+    assert repeated == [(bad, 0)]  # which is tried again
 
 
 def test_without_a_model_the_env_brings_its_own(tmp_path, monkeypatch):
@@ -236,15 +263,34 @@ def test_without_a_model_the_env_brings_its_own(tmp_path, monkeypatch):
 def test_an_entry_is_what_the_training_script_takes(name, tmp_path):
     args = arguments("some/model", tmp_path, device="cuda")
     expected = asdict(COMMANDS[name](RunArgs(tmp_path, 300), env=args.env))
-    assert asdict(command_of(name, args)) == expected | {
+    assert asdict(args.training_of(name)) == expected | {
         "model": "some/model",
         "device": "cuda",
     }
 
 
+def test_an_entry_may_have_rows_of_its_own(tmp_path):
+    (_, run) = plan(arguments("m", tmp_path, agents=('grpo:n_envs=64,num_generations=16,lora={"r": 2}',), seeds=1))
+    assert run.command.env == EnvArgs("TextGenChars-v0", n_envs=64, num_generations=16)
+    assert run.arguments["env"] == asdict(EnvArgs("TextGenChars-v0", n_envs=64, num_generations=16))
+    assert shell_command(run.command).endswith(
+        "grpo --total-timesteps=300 --env-id=TextGenChars-v0 --num-generations=16 --model=m "
+        "'--lora={\"r\": 2}' --device=cpu"
+    )
+
+
+def test_several_ids(tmp_path):
+    experiments = experiments_of(arguments(None, tmp_path, env_ids=("TextGenToy-v0", "TextGenWords-v0")))
+    assert [(e.env.env_id, e.env.n_envs, e.out) for e in experiments] == [
+        ("TextGenToy-v0", 16, tmp_path / "TextGenToy-v0"),
+        ("TextGenWords-v0", 16, tmp_path / "TextGenWords-v0"),
+    ]
+    assert all(run.arguments["env"]["env_id"] == e.env.env_id for e in experiments for run in plan(e))
+
+
 def test_values_have_their_types(tmp_path):
     entry = 'grpo:lora={"r": 2, "lora_alpha": 4},n_epochs=2,clip_range=None,scale_rewards=none,kl_coef=-1e-3'
-    command = command_of(entry, arguments("m", tmp_path))
+    command = arguments("m", tmp_path).training_of(entry)
     assert json.loads(command.lora) == {"r": 2, "lora_alpha": 4}
     assert (command.n_epochs, command.clip_range, command.scale_rewards, command.kl_coef) == (2, None, "none", -1e-3)
     assert readable("rloo:kl_coef=1,gamma=1") == "rloo: kl_coef=1, gamma=1"
@@ -287,9 +333,8 @@ def test_the_command_line():
 
 def test_the_commands_of_the_page_and_its_table(monkeypatch, tmp_path):
     text = page("compare")
-    (block,) = blocks(text, "bash")
     monkeypatch.chdir(tmp_path)
-    for command in block.replace("\\\n", " ").splitlines():
+    for command in "".join(blocks(text, "bash")).replace("\\\n", " ").strip().splitlines():
         python, script, *options = shlex.split(command)
         assert (python, script) == ("python", "scripts/compare.py")
         args = tyro.cli(Args, args=options)
