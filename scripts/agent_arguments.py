@@ -30,6 +30,7 @@ from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.evaluation import EvaluationCallback
 from textgym.sb3.policy import POLICY_ARGUMENTS
+from textgym.sb3.trackers import TrackerName
 from textgym.training.run import RunFolder
 
 COMMON = arguments_of(EpisodicAlgorithm)
@@ -62,6 +63,9 @@ class RunArgs:
     """How many are kept in `out`/checkpoints; `out`/checkpoint is the newest."""
     samples_every: Annotated[int, Range(0)] = 10
     """Updates between printed samples; 0: none."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers that get the log as well, on this machine: `wandb`, which is offline unless WANDB_MODE says otherwise,
+    or `trackio`."""
     resume: bool = False
     """Go on with the run in `out`, from its newest checkpoint."""
 

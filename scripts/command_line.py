@@ -18,6 +18,7 @@ import gymnasium as gym
 import tyro
 from rich.console import Console
 
+from scripts.config_files import expanded
 from textgym.arguments import check_argument
 from textgym.importing import imports_limited_to, texts_in
 from textgym.sb3.checkpoints import AgentState, read_agent_state
@@ -27,6 +28,23 @@ console = Console(highlight=False)
 PACKAGES = ("textgym", "gymnasium", "numpy", "torch", "transformers", "stable_baselines3", "sacrebleu")
 OF_THE_SCRIPTS = ("num_envs", "autoreset_mode")
 """Arguments of `gym.make_vec` that a command line cannot give as arguments of an env."""
+ELSEWHERE = {
+    "--lr": "--learning-rate",
+    "--timesteps": "--total-timesteps",
+    "--output-dir": "--out",
+    "--model-name-or-path": "--model",
+    "--reward-model-path": '--scorer \'{"name": "reward_model", "model": ...}\'',
+    "--max-completion-length": "--env-kwargs '{\"max_new_tokens\": ...}'",
+    "--max-prompt-length": "--env-kwargs '{\"max_prompt_tokens\": ...}'",
+    "--gradient-accumulation-steps": "--micro-batch-size",
+    "--bf16": "--dtype bfloat16",
+}
+"""Options of CleanRL's, stable-baselines3's and TRL's scripts, and what they are called here."""
+FOR_ALL = (
+    "--config FILE takes options from a YAML file, where the command line does not give them. An error is told in a "
+    "line or two; --debug shows its traceback."
+)
+"""What every help page says."""
 FOR_USERS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error)
 """Errors whose messages are written for users; of others the kind and the place are told as well."""
 
@@ -57,8 +75,18 @@ def run_script(
 
 def parse(arguments: Any, description: str | None, words: Sequence[str]) -> Any:
     """What a command line says; help and mistakes end the program."""
-    about = f"{(description or '').strip()}\n\nAn error is told in a line or two; --debug shows its traceback."
-    parsed = tyro.cli(arguments, args=[word for word in words if word != "--debug"], description=about.strip())
+    about = (
+        f"{(description or '').strip()}\n\n--config FILE takes options from a YAML file, where the command line does "
+    )
+    about += "not give them. An error is told in a line or two; --debug shows its traceback."
+    try:
+        args = [word for word in expanded(words) if word != "--debug"]
+        for word in args:
+            if (name := word.partition("=")[0]) in ELSEWHERE:
+                raise ValueError(f"there is no option {name}; here it is {ELSEWHERE[name]}")
+    except (ValueError, OSError) as error:
+        end(error, words)
+    parsed = tyro.cli(arguments, args=args, description=about.strip())
     try:
         if dataclasses.is_dataclass(parsed):
             check_options(parsed)

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 
 from stable_baselines3.common.logger import configure
 
-from scripts.agent_arguments import RunArgs, TrainArgs
+from scripts.agent_arguments import RunArgs, TrainArgs, command_name
 from scripts.command_line import console
+from scripts.config_files import AGENT, values_of, write
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import StopOnSignal
 from textgym.sb3.logs import run_logger
@@ -47,9 +48,11 @@ def train_in(folder: RunFolder, args: TrainArgs) -> EpisodicAlgorithm:
         agent.set_logger(configure(None, []))
         rest = run.total_timesteps - agent.resume_from.num_timesteps
         return agent.learn(rest, callback=StopOnSignal(), reset_num_timesteps=False)
-    agent.set_logger(run_logger(folder, type(agent).__name__))
+    name, settings = type(agent).__name__, {AGENT: command_name(type(agent)), **values_of(args)}
+    write(folder.path / "run.yaml", settings)
+    agent.set_logger(run_logger(folder, name, run.report_to, settings))
     model = agent.policy.model.name_or_path or type(agent.policy.model).__name__
-    tell(f"{type(agent).__name__} on {args.env.env_id}, model {model}, device {agent.device}{processes_in_words()}")
+    tell(f"{name} on {args.env.env_id}, model {model}, device {agent.device}{processes_in_words()}")
     evaluation = args.evaluation.callback(folder, args.env, console)
     callbacks = [] if evaluation is None else [evaluation]
     stopped = train_run(

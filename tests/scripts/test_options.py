@@ -8,6 +8,7 @@ import pytest
 
 from scripts.agent_arguments import COMMANDS, written_arguments
 from scripts.benchmark import SUBCOMMANDS
+from scripts.command_line import ELSEWHERE
 from tests.helpers.docs import ROOT
 
 CLASSES = {
@@ -55,3 +56,13 @@ def test_the_options_of_agents_and_benchmarks_have_one_too():
     for function in SUBCOMMANDS.values():
         for name in inspect.signature(function).parameters:
             assert f"\n    {name}: " in inspect.getdoc(function), (function.__name__, name)
+
+
+def test_what_other_libraries_call_otherwise_is_no_option_here():
+    names = {
+        ast.unparse(line.target) for cls in CLASSES.values() for line in cls.body if isinstance(line, ast.AnnAssign)
+    }
+    names |= {name for command in COMMANDS.values() for name in written_arguments(command.algorithm)}
+    names |= {name for function in SUBCOMMANDS.values() for name in inspect.signature(function).parameters}
+    options = {f"--{name.replace('_', '-')}" for name in names}
+    assert "--total-timesteps" in options and not options & set(ELSEWHERE)

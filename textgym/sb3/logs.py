@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from textgym.sb3.trackers import TrackerLog, TrackerName
 from textgym.training.files import sync, temporary_name
 from textgym.training.run import RunFolder
 
@@ -29,15 +31,23 @@ CLOCKS = "time/fps", "time/time_elapsed", "time/scoring", "time/scoring_share"
 """What no two runs of the same training log alike."""
 
 
-def run_logger(run: RunFolder, name: str) -> Logger:
-    """The logger of a run, `progress.csv` and TensorBoard, both at the run's newest checkpoint.
+def run_logger(
+    run: RunFolder, name: str, report_to: Sequence[TrackerName] = (), config: dict[str, Any] | None = None
+) -> Logger:
+    """The logger of a run, `progress.csv` and TensorBoard, both at the run's newest checkpoint, and trackers.
 
     Args:
         run: the folder.
         name: of the TensorBoard run.
+        report_to: trackers, in which the run has the name of its folder.
+        config: settings, for the trackers.
+
+    Raises:
+        ImportError: the package of a tracker is not installed.
     """
     steps = run.num_timesteps
-    return Logger(str(run.path), [CSVLog(run.log, steps), TensorBoardLog(run.board / name, steps)])
+    trackers = [TrackerLog(tracker, run.path, run.path.resolve().name, config) for tracker in report_to]
+    return Logger(str(run.path), [CSVLog(run.log, steps), TensorBoardLog(run.board / name, steps), *trackers])
 
 
 class CSVLog(KVWriter):
