@@ -1,18 +1,26 @@
 """`scripts/export.py`: a plain model that any reader loads, with the logits of the checkpoint."""
 
 import os
+import shlex
 
+import gymnasium as gym
 import peft
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from agents import REINFORCE
+from agents import REINFORCE, RLOO
+from scripts import evaluate, train
+from scripts.command_line import parse
 from scripts.export import Args, main
 from tests.conftest import small_llama
+from tests.helpers.docs import blocks
 from tests.helpers.policies import SMALL_ENV
 from tests.helpers.scripts import error_of
 from textgym.language_models import load_model
+from textgym.language_models.adapters.files import read_config
+from textgym.sb3.checkpoints import read_agent_state
 
 IDS = torch.tensor([[0, 3, 4, 1, 2]])
 
@@ -109,3 +117,93 @@ def test_errors_are_a_line(words, message, tmp_path, monkeypatch):
     said = error_of(main, Args, *words)
     assert message in said and "\n" not in said
     assert os.listdir(tmp_path) == []
+
+
+def exported(tmp_path, *words, **arguments):
+    """The card of an agent that was trained a little from "tiny", read as the hub reads it."""
+    arguments = {"policy": "TokenPolicy", "env": "TextGen-v0", "n_envs": 4, "num_generations": 2} | arguments
+    made = RLOO(**arguments)
+    made.learn(60)
+    made.save(tmp_path / "run" / "checkpoint")
+    main(parse(Args, None, [str(tmp_path / "run" / "checkpoint"), str(tmp_path / "out"), *words]))
+    return ModelCard.load(tmp_path / "out" / "README.md")
+
+
+def test_the_card_tells_what_was_trained_on_what_and_how_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = RLOO("TokenPolicy", "TextGen-v0", n_envs=4, num_generations=2, kl_coef=0.2, seed=3)
+    made.learn(60)
+    made.save("run/checkpoint")
+    evaluation = evaluate.main(
+        evaluate.Args("run/checkpoint", episodes=8, samples=2, json=tmp_path / "run" / "evaluation.json")
+    )
+    main(Args("run/checkpoint", tmp_path / "positive"))
+    said = capsys.readouterr().out
+    assert "numbers of run/evaluation.json" in said and f"hf upload YOUR_NAME/positive {tmp_path / 'positive'}" in said
+    card = ModelCard.load(tmp_path / "positive" / "README.md")
+    data = card.data
+    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "license": "mit"}
+    assert head.items() <= data.to_dict().items()
+    assert data.base_model is None  # "tiny" is not on the hub
+    assert data.tags == ["textgym", "reinforcement-learning", "TextGen-v0", "rloo"] and data.model_name == "positive"
+    results = {result.metric_type: result for result in data.eval_results}
+    assert results["reward"].metric_value == evaluation.reward.value and results["reward"].dataset_type == "TextGen-v0"
+    assert results["scorer/sentiment"].metric_value == evaluation.components["sentiment"].value
+    assert f"| reward | {evaluation.reward.value:.4f} | {evaluation.reward.standard_error:.4f} |" in card.text
+    for sample in evaluation.samples:
+        assert f"    [{sample.prompt}]{sample.completion}" in card.text
+    assert f"torch {torch.__version__}" in card.text and f"for {made.num_timesteps} tokens in" in card.text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kl_coef": 0.2, "seed": 3},
+        {"lora": {"r": 4}, "mask_truncated_completions": True, "clip_range": 0.2},
+        {"peft": {"peft_type": "IA3"}, "policy_kwargs": {"temperature": 0.7, "top_k": 5}, "kl_penalty": "k2"},
+        {"env": gym.make_vec("TextGen-v0", num_envs=4, num_generations=2, autoreset_mode="Disabled", split="train")},
+    ],
+    ids=str,
+)
+def test_the_command_of_the_card_makes_an_agent_of_the_same_settings(arguments, tmp_path):
+    card = exported(tmp_path, **arguments)
+    (line,) = blocks(card.text, "bash")
+    made = parse(train.Args, None, shlex.split(line)[2:]).agent()
+    made.save(tmp_path / "again")
+    one, other = (read_agent_state(path) for path in (tmp_path / "run" / "checkpoint", tmp_path / "again"))
+    one_policy, other_policy = (state.arguments.pop("policy_kwargs") for state in (one, other))
+    assert one_policy.items() <= other_policy.items()  # a command line gives the defaults, too
+    differ = {name for name, value in one.arguments.items() if other.arguments[name] != value}
+    assert not differ and (one.env_id, one.env_kwargs) == (other.env_id, other.env_kwargs)
+    if one.adapters:
+        assert read_config(tmp_path / "run" / "checkpoint") == read_config(tmp_path / "again")
+
+
+def test_what_is_not_known_is_not_told(tmp_path):
+    card = exported(tmp_path, env=SMALL_ENV(), model=small_llama(), learning_rate=lambda rest: 0.1 * rest)
+    assert card.data.base_model is None and card.data.license is None and card.data.eval_results is None
+    assert "A model was trained" in card.text and "but for `learning_rate` (a function) and the arguments" in card.text
+    assert "## Evaluation" not in card.text and "## Samples" not in card.text
+
+
+def test_what_is_told_on_the_command_line(tmp_path):
+    told = ["--base-model=org/name", "--license=apache-2.0"]
+    card = exported(tmp_path, *told, env=SMALL_ENV(), model=small_llama())
+    assert (card.data.base_model, card.data.license) == ("org/name", "apache-2.0")
+    assert "[org/name](https://huggingface.co/org/name) was trained" in card.text
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_is_not_taken(tmp_path):
+    file = tmp_path / "run" / "evaluation.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    os.utime(file, (0, 0))
+    assert exported(tmp_path).data.eval_results is None
+
+
+def test_an_evaluation_that_is_none_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numbers.json").write_text('{"reward": 1}')
+    said = error_of(main, Args, "tiny", "out", "--evaluation", "numbers.json")
+    assert "'numbers.json' is not what `scripts/evaluate.py --json` writes: KeyError" in said
+    assert os.listdir(tmp_path) == ["numbers.json"]
