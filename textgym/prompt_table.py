@@ -81,7 +81,7 @@ class PromptTable:
         loaded = load_prompts(source, self.limit)
         self._sampler = None if isinstance(loaded, list) else loaded
         self._entries: dict[int, Entry] = {}  # by id: the source's, then the others, those met longest ago first
-        self._alike: dict[bytes, list[int]] = {}  # ids by `_key`
+        self._alike: dict[bytes, tuple[int, ...]] = {}  # ids by `_key`
         self._next_id = 0
         self._columns: tuple[str, ...] | None = None  # of the source's prompts; None until a sampler has given one
         for i, prompt in enumerate(loaded if isinstance(loaded, list) else ()):
@@ -136,6 +136,12 @@ class PromptTable:
         held._entries = dict(zip(np.ravel(prompt_ids).tolist(), self.find(prompt_ids), strict=True))
         held._size = -1  # its first observations are made anew
         return held
+
+    def copy(self) -> PromptTable:
+        """A table with the same prompts by the same ids, which goes its own way from now on."""
+        other = copy.copy(self)
+        other._entries, other._alike = dict(self._entries), dict(self._alike)
+        return other
 
     def texts(self, prompt_ids: IntArray) -> list[str]:
         """Prompt texts as the source gave them; a chat as its template renders it."""
@@ -220,9 +226,8 @@ class PromptTable:
         for prompt_id in list(self._entries)[self._size : -KEPT]:
             if prompt_id not in used:
                 key = _key(self._entries.pop(prompt_id).token_ids)
-                self._alike[key].remove(prompt_id)
-                if not self._alike[key]:
-                    del self._alike[key]
+                if others := tuple(i for i in self._alike.pop(key) if i != prompt_id):
+                    self._alike[key] = others
         left = len(self._entries) - self._size  # more than `KEPT` where very many are in use
         self._release_at = self._size + 2 * max(KEPT, left)
 
@@ -236,7 +241,7 @@ class PromptTable:
         return self._intern(self.encode(sampled, where))
 
     def _intern(self, entry: Entry) -> int:
-        alike = self._alike.get(_key(entry.token_ids), [])
+        alike = self._alike.get(_key(entry.token_ids), ())
         prompts, wanted = {i: self._entries[i].prompt for i in alike}, entry.prompt
         # the very prompt, or one with the same token ids (it may have been cut) and the same columns, if it names any
         known = [i for i in alike if prompts[i] == wanted] or [
@@ -251,7 +256,8 @@ class PromptTable:
     def _append(self, entry: Entry) -> int:
         prompt_id, self._next_id = self._next_id, self._next_id + 1
         self._entries[prompt_id] = entry
-        self._alike.setdefault(_key(entry.token_ids), []).append(prompt_id)
+        key = _key(entry.token_ids)
+        self._alike[key] = (*self._alike.get(key, ()), prompt_id)
         return prompt_id
 
     def _first_observations(self, entries: list[Entry]) -> Ids:

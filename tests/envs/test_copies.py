@@ -164,3 +164,24 @@ def test_a_scorer_that_writes_does_not_write_into_the_env():
     rows, *_, info = vector.step([4, 3])
     assert rows[:, :4].tolist() == [[5, 0, 1, 4], [5, 5, 0, 3]] and info["prompt_id"].tolist() == [2, 1]
     assert vector.step([4, 4])[1].tolist() == [0.0, 1.0]  # the second row's reward stays in its place
+
+
+def test_an_envs_own_copy_shares_what_is_costly_and_nothing_that_changes():
+    """`env.copy()`: no episode, own prompts, random numbers and messages; the same tokenizer and scorer."""
+    env = gym.make("TextGen-v0", **TEXTS).unwrapped
+    start, _ = env.reset(seed=3)
+    env.reset(options={"prompt": "dd"})
+    env.step(0)
+    other = env.copy()
+    with pytest.raises(gym.error.ResetNeeded):
+        other.step(0)
+    assert other.scorer is env.scorer and other.tokenizer is env.tokenizer
+    assert np.array_equal(other.reset(seed=3)[0], start)
+    other.reset(options={"prompt": "cba"})
+    assert len(other.task.prompts) == len(env.task.prompts) + 1
+    assert env.step(1)[0][env.mdp.max_prompt_tokens :][:2].tolist() == [0, 1]
+    env.reset(options={"prompt": {"prompt": "aba"}})
+    pinned = [e.task.prompts.texts([e._prompt_id]) for e in (env, other)]
+    assert pinned == [["aba"], ["cba"]]
+    env.task.trainer.log_metric("told", 1.0)
+    assert not other.task.trainer._metrics

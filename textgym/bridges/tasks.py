@@ -1,4 +1,4 @@
-"""The task behind an env id, for bridges that play no env."""
+"""The env and the task behind an env id."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from textgym.envs import TextGenerationEnv
 from textgym.envs.task import TextTask
 
 
-def task_of(env_id: str, **kwargs: Any) -> TextTask:
-    """The task of an env id.
+def env_of(env_id: str, **kwargs: Any) -> TextGenerationEnv:
+    """The single env of an id.
 
     Args:
         env_id: an id of TextGym's, or one registered with an env class of TextGym's.
@@ -28,7 +28,12 @@ def task_of(env_id: str, **kwargs: Any) -> TextTask:
         env = env.env
     if not isinstance(env, TextGenerationEnv):
         raise ValueError(f"{env_id!r} makes {env}; a bridge takes the id of a text-generation env without wrappers")
-    return env.task
+    return env
+
+
+def task_of(env_id: str, **kwargs: Any) -> TextTask:
+    """The task of an env id; see `env_of`."""
+    return env_of(env_id, **kwargs).task
 
 
 def prompt_rows(task: TextTask, size: int | None = None, seed: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

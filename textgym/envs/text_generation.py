@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +15,7 @@ from textgym.envs.rendering import LiveView, ansi
 from textgym.envs.reset_options import check_options
 from textgym.envs.task import NamedArguments, make_task
 from textgym.mdp import BoolArray, IntArray, append
+from textgym.scorers.trainer import Trainer
 
 
 class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
@@ -139,6 +142,19 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
                 info = {**self._totals, "eos": bool(mdp.is_eos[token]), "prompt_id": self._prompt_id}
         observation, info = self._finish(info)
         return observation, reward, not self._running, False, info
+
+    def copy(self) -> Self:
+        """An env of the same task without an episode.
+
+        Tokenizer and scorer are shared; prompts that resets bring, random numbers, and what the scorer is told of a
+        training or reports to it are each one's own.
+        """
+        other = copy.copy(self)
+        other.task = replace(self.task, prompts=self.task.prompts.copy(), trainer=Trainer())
+        other._row, other._np_random = np.full_like(self._row, self.mdp.pad_id), None
+        other._length, other._running, other._prompt_id = 0, False, -1
+        other._view = None if self._view is None else LiveView(other.task)
+        return other
 
     def action_masks(self) -> BoolArray:
         """(V,) True where the token may be chosen now; the method that sb3-contrib's MaskablePPO calls."""

@@ -1,0 +1,11 @@
+"""A TextGym id as an OpenEnv environment: the server (`serve`, `make_app`), and its client (`TextGymClient`)."""
+
+from textgym.importing import require
+
+require("openenv", "openenv")
+
+from textgym.bridges.openenv.client import TextGymClient
+from textgym.bridges.openenv.messages import TextObservation, TextState, TokenAction
+from textgym.bridges.openenv.server import TextGymEnvironment, make_app, serve
+
+__all__ = ["TextGymClient", "TextGymEnvironment", "TextObservation", "TextState", "TokenAction", "make_app", "serve"]
