@@ -9,6 +9,7 @@ import gymnasium as gym
 from scripts import scorer_pages
 from scripts.agent_pages import with_tables
 from scripts.env_pages import class_page, id_page
+from scripts.experiments.score_tables import known_scores, zoo_page
 from scripts.gallery import gallery
 from textgym.tasks import TASKS
 
@@ -23,6 +24,8 @@ def main() -> None:
         (ENVS / f"{name}.md").write_text(text, encoding="utf-8")
     (ENVS.parent / "scorers.md").write_text(scorer_pages.page(), encoding="utf-8")
     (ENVS.parent / "gallery.md").write_text(gallery(), encoding="utf-8")
+    if (scores := known_scores()) is not None:
+        (ENVS.parent / "zoo.md").write_text(zoo_page(scores), encoding="utf-8")
     for page in AGENTS.glob("*.md"):
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 

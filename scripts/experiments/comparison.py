@@ -120,10 +120,15 @@ class Comparison:
         }
 
     @property
+    def env_id(self) -> str:
+        """Where was trained."""
+        return self.arguments["env"]["env_id"]
+
+    @property
     def title(self) -> str:
         """Where, and how long, was trained."""
         seeds = f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
-        return f"{self.arguments['env']['env_id']}, {self.arguments['total_timesteps']:,} tokens, {seeds}"
+        return f"{self.env_id}, {self.arguments['total_timesteps']:,} tokens, {seeds}"
 
     @property
     def caption(self) -> str:

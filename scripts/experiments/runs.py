@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import configure
 from scripts.agent_arguments import EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
-from scripts.experiments.entries import command_of, shell_command
+from scripts.experiments.entries import command_of, label, settings_of, shell_command
 from scripts.experiments.workers import LOG, Job, WorkerArgs, outcomes, write_whole
 from textgym.arguments import Count
 from textgym.evaluation import ModelPolicy, evaluate
@@ -119,7 +119,7 @@ class Run:
     @property
     def title(self) -> str:
         """The run in a few words."""
-        return f"{self.arguments['env']['env_id']}: {self.entry}, seed {self.seed}"
+        return f"{self.arguments['env']['env_id']}: {label(self.entry)}, seed {self.seed}"
 
     def result(self) -> dict[str, Any] | None:
         """What run.json holds when the run is finished; None before.
@@ -141,7 +141,12 @@ class Run:
 
     def write(self, **results: Any) -> dict[str, Any]:
         """Write run.json, whole or not at all, and return what it holds."""
-        record = {"agent": self.entry, "seed": self.seed, "folder": self.folder.name, "arguments": self.arguments}
+        record = {
+            "agent": label(self.entry),
+            "seed": self.seed,
+            "folder": self.folder.name,
+            "arguments": self.arguments,
+        }
         record |= results
         write_whole(self.folder / "run.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
         return record
@@ -167,11 +172,11 @@ def plan(args: TrainingArgs) -> list[Run]:
 
 def run_of(entry: str, command: TrainArgs | None, args: TrainingArgs, seed: int) -> Run:
     """One run of an entry, or of the untrained model."""
-    folder = args.out / "{}-{}".format(re.sub(r"[^\w.=,+-]+", "-", entry), seed)
+    folder = args.out / "{}-{}".format(re.sub(r"[^\w.=,+-]+", "-", label(entry)), seed)
     arguments: dict[str, Any] = {"env": asdict(args.env), "model": args.model, "device": args.device}
     if command is not None:
         command = replace(command, seed=seed)  # type: ignore[call-arg]
-        arguments |= {"agent": entry.partition(":")[0], "total_timesteps": args.total_timesteps} | asdict(command)
+        arguments |= {"agent": settings_of(entry)[0], "total_timesteps": args.total_timesteps} | asdict(command)
         del arguments["run"], arguments["evaluation"]
     arguments |= {"seed": seed} | args.evaluation_arguments()
     return Run(entry, seed, folder, command, json.loads(json.dumps(arguments)))
@@ -188,29 +193,28 @@ def run_all(experiments: Sequence[TrainingArgs], words: Callable[[dict[str, Any]
         the records of the runs of each experiment; those of failed runs have an "error" in place of an "evaluation".
     """
     plans = [plan(args) for args in experiments]
-    records = [[run.result() or {} for run in runs] for runs in plans]
-    places = {run.folder: (i, j) for i, runs in enumerate(plans) for j, run in enumerate(runs)}
-    count = 0
+    runs = {run.folder: (run, args) for args, planned in zip(experiments, plans, strict=True) for run in planned}
+    records: dict[Path, dict[str, Any]] = {}
 
-    def tell(run: Run, text: str) -> None:
-        nonlocal count
-        count += 1
-        console.print(f"\n{count}/{len(places)} [bold]{escape(run.title)}[/]\n{escape(text)}", soft_wrap=True)
+    def finish(run: Run, record: dict[str, Any], text: str) -> None:
+        records[run.folder] = record
+        console.print(f"\n{len(records)}/{len(runs)} [bold]{escape(run.title)}[/]\n{escape(text)}", soft_wrap=True)
 
-    for i, j in places.values():
-        if records[i][j]:
-            tell(plans[i][j], words(records[i][j]) + ", before")
+    for run, _ in runs.values():
+        if known := run.result():
+            finish(run, known, words(known) + ", before")
     jobs = [
-        Job(folder, partial(perform, experiments[i], plans[i][j].entry, plans[i][j].seed))
-        for folder, (i, j) in places.items()
-        if not records[i][j]
+        Job(folder, partial(perform, args, run.entry, run.seed))
+        for folder, (run, args) in runs.items()
+        if folder not in records
     ]
     for job, error in outcomes(jobs, experiments[0].workers):
-        i, j = places[job.folder]
-        run = plans[i][j]
-        records[i][j] = known = run.write(error=error) if error else run.result() or {}
-        tell(run, f"failed: {error}" if error else words(known))
-    return records
+        run, _ = runs[job.folder]
+        if error is not None:
+            finish(run, run.write(error=error), f"failed: {error}")
+        elif found := run.result():
+            finish(run, found, words(found))
+    return [[records[run.folder] for run in planned] for planned in plans]
 
 
 def run_one(args: TrainingArgs, words: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:

@@ -33,5 +33,11 @@ def test_the_runs_of_a_comparison_as_tasks_of_ray():
     print(run([*pytest_of(recipe), "tests/scripts/test_workers.py"], ROOT))
 
 
+@pytest.mark.slow
+def test_a_search_with_optuna():
+    search = ROOT / "tests" / "scripts" / "test_search.py"
+    print(run([*pytest_of(search), str(search)], ROOT))
+
+
 def pytest_of(recipe):
     return [str(python_for(recipe)), "-m", "pytest", "-q", "-p", "no:cacheprovider"]

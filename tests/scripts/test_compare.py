@@ -336,6 +336,8 @@ def test_the_commands_of_the_page_and_its_table(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for command in "".join(blocks(text, "bash")).replace("\\\n", " ").strip().splitlines():
         python, script, *options = shlex.split(command)
+        if script == "scripts/search.py" or ".yaml" in command:  # which is written first
+            continue
         assert (python, script) == ("python", "scripts/compare.py")
         args = tyro.cli(Args, args=options)
         assert len(plan(args)) == args.seeds * (1 + len(args.agents))

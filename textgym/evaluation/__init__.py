@@ -5,6 +5,12 @@ from textgym.importing import require
 for _package in ("torch", "transformers"):
     require(_package, "agents")
 
+from textgym.evaluation.aggregates import (
+    interquartile_mean,
+    probability_of_improvement,
+    stratified_bootstrap,
+    stratified_mean,
+)
 from textgym.evaluation.chat import Conversation
 from textgym.evaluation.episode_log import read_episodes, write_episodes
 from textgym.evaluation.evaluation import Evaluation, describe, evaluate
@@ -45,13 +51,17 @@ __all__ = [
     "describe",
     "estimate_value",
     "evaluate",
+    "interquartile_mean",
     "off_policy",
     "off_policy_sample",
     "pass_at_k",
     "play",
+    "probability_of_improvement",
     "quasi_rejection",
     "read_episodes",
     "sample_frontier",
     "show_sample",
+    "stratified_bootstrap",
+    "stratified_mean",
     "write_episodes",
 ]
