@@ -204,8 +204,8 @@ def make_env(
     kwargs = (saved.env_kwargs or {}) | own
     named = [text for text in texts_in([saved.env_id, kwargs]) if ":" in text and not any(map(str.isspace, text))]
     advice = (
-        f"the checkpoint may bring code of its own, as it names {sorted(set(named) - set(texts_in(own)))}; repeat what "
-        "you trust with --scorer, --prompts, --env-kwargs or --env-id, or pass --trust"
+        f"the checkpoint may bring code of its own, as it names {sorted(set(named) - set(texts_in(own)))}; if you "
+        "trust it, pass --trust, or repeat it where the script has --scorer, --prompts, --env-kwargs or --env-id"
     )
     if ":" in saved.env_id and not trust:
         raise ValueError(f"env id {saved.env_id!r} is not imported: {advice}")

@@ -126,10 +126,11 @@ def test_mistakes(model):
 def test_the_table_has_every_number(model):
     from rich.console import Console
 
-    env, console = make(), Console(width=100, record=True)
+    env, console = make(), Console(width=72, record=True)  # too narrow for all columns
     result = evaluate(ModelPolicy(env, TokenModel(env.unwrapped.mdp, model), seed=0), 16)
     console.print(table(result, "[a title]"))
     text = console.export_text()
     assert "[a title]" in text and f"{result.self_bleu:.4f}" in text
     for value in (result.reward, result.components["regex"], result.entropy, result.eos_share, result.length):
         assert isinstance(value, Estimate) and f"{value.value:.4f}" in text and f"{value.standard_error:.4f}" in text
+        assert "{:.4f}..{:.4f}".format(*value.interval()) in text

@@ -39,8 +39,8 @@ def table(evaluation: Evaluation, title: str) -> Table:
         ("self-BLEU", evaluation.self_bleu),
     ]
     made = Table(title=escape(title), title_justify="left")
-    for name in ("", "mean", "standard error", "95% interval"):
-        made.add_column(name, justify="left" if not name else "right", no_wrap=not name)
+    for name in ("", "mean", "standard error", "95% interval"):  # names wrap, so that no number is cut
+        made.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
     for name, value in rows:
         if isinstance(value, Estimate):
             made.add_row(escape(name), f"{value.value:.4f}", f"{value.standard_error:.4f}", in_words(value))
