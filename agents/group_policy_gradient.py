@@ -119,7 +119,7 @@ class GroupPolicyGradient(PolicyGradient):
                 raise ValueError(
                     "per_component is 'normalize', but a wrapper changes the rewards that the scorer gives"
                 )
-            last = torch.nn.functional.one_hot(episodes.lengths - 1, episodes.rewards.shape[1])  # (E, T)
+            last = torch.nn.functional.one_hot(episodes.last, episodes.rewards.shape[1])  # (E, T)
             sums = normalized_sum(components, weights, episodes.prompt_ids)
             episodes = episodes.replace(rewards=sums[:, None] * last)
         if self.unlikeliness_coef:
@@ -149,7 +149,7 @@ class GroupPolicyGradient(PolicyGradient):
 
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
         """The episodes with `advantages`: returns minus the baseline, divided by the deviation, (E, T)."""
-        returns, ids = returns_to_go(rewards, self.gamma), episodes.prompt_ids  # (E, T), (E,)
+        returns, ids = returns_to_go(rewards, self.gamma, episodes.mask), episodes.prompt_ids  # (E, T), (E,)
         weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
         batch = returns[episodes.mask] if self.reward_to_go else returns[:, 0]  # what "batch" is over
         baseline = batch.mean() if self.baseline == "batch" else baselines(returns[:, 0], ids, self.baseline)[:, None]

@@ -85,6 +85,8 @@ class PolicyGradient(CurriculumRollouts):
             `EpisodicAlgorithm` raises.
     """
 
+    takes_turns = True
+
     def __init__(
         self,
         policy: str | type[TokenPolicy],
@@ -198,8 +200,8 @@ class PolicyGradient(CurriculumRollouts):
 
     def ended_by_eos(self, episodes: Episodes) -> torch.Tensor:
         """Which episodes have an EOS, (E,) bool; the others ended by length."""
-        last = episodes.actions.gather(1, episodes.lengths[:, None] - 1).squeeze(1)
-        return torch.as_tensor(self.mdp.is_eos, device=last.device)[last]
+        ended = self.mdp.ended_by_eos(episodes.rows.cpu().numpy())
+        return torch.from_numpy(ended).to(episodes.rows.device)
 
     def minibatch(self, episodes: Episodes, index: torch.Tensor) -> Episodes:
         """What a gradient step is taken on."""
@@ -210,7 +212,7 @@ class PolicyGradient(CurriculumRollouts):
         rewards = episodes.rewards.clone()
         if self.missing_eos_penalty:
             row = torch.arange(len(rewards), device=rewards.device)
-            rewards[row, episodes.lengths - 1] -= self.missing_eos_penalty * ~self.ended_by_eos(episodes)
+            rewards[row, episodes.last] -= self.missing_eos_penalty * ~self.ended_by_eos(episodes)
         if self.kl_penalty == "reward" and self.kl_coef:
             rewards -= self.kl_coef * (episodes.log_probs - episodes.reference_log_probs)
         return rewards

@@ -63,7 +63,8 @@ class PPO(PolicyGradient, stable_baselines3.PPO):  # type: ignore[misc]  # batch
 
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
         """Generalised advantages, and returns for the value head."""
-        advantages = generalized_advantages(rewards, episodes.values, self.gamma, self.gae_lambda) * episodes.mask
+        mask = episodes.mask
+        advantages = generalized_advantages(rewards, episodes.values, self.gamma, self.gae_lambda, mask) * mask
         return episodes.replace(advantages=advantages, returns=advantages + episodes.values)
 
     def minibatch(self, episodes: Episodes, index: torch.Tensor) -> Episodes:

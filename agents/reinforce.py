@@ -76,7 +76,7 @@ class REINFORCE(GroupPolicyGradient):
         chosen = super().trained_on(episodes, rewards)
         if self.keep_best is None:
             return chosen
-        returns = returns_to_go(rewards, self.gamma)[:, 0].where(chosen, -torch.inf)
+        returns = returns_to_go(rewards, self.gamma, episodes.mask)[:, 0].where(chosen, -torch.inf)
         return chosen & best_of_group(returns, episodes.prompt_ids, self.keep_best)
 
 

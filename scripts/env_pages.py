@@ -134,9 +134,15 @@ def when_paid(task: Task, env: gym.Env[Any, Any]) -> str:
 
 def episode_end(mdp: TextMDP) -> str:
     """When an episode ends."""
+    turns = ""
+    if mdp.eot_token_ids:
+        turns = (
+            f"A turn ends with token {' or '.join(map(str, mdp.eot_token_ids))}, and the partner answers in the same "
+            "step; where it has no answer, or none that leaves the policy a cell, the env writes end-of-text. "
+        )
     return fill(
         f"`terminated`: end-of-text ({end_of_text(mdp)}) was chosen, or {mdp.max_new_tokens} tokens were written. "
-        "`truncated` is always False."
+        f"{turns}`truncated` is always False."
     )
 
 

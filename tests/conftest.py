@@ -142,7 +142,8 @@ def episodes_of(rewards, log_probs, prompt_ids, rows=None, values=None):
     mask = torch.tensor([[r is not None for r in row] for row in rewards])
     zeros = torch.zeros(mask.shape)
     return Episodes(
-        rows=torch.zeros(len(rewards), 9, dtype=torch.int64) if rows is None else torch.tensor(rows),
+        rows=(rows := torch.zeros(len(rewards), 9, dtype=torch.int64) if rows is None else torch.tensor(rows)),
+        actions=rows[:, -mask.shape[1] :],
         mask=mask,
         row_lengths=mask.sum(-1),
         prompt_ids=torch.tensor(prompt_ids),

@@ -45,8 +45,9 @@ def check_enumerable(mdp: TextMDP) -> tuple[int, int]:
     """The shape of a table over an MDP's contexts: how many contexts there are, and K + 1 actions.
 
     Raises:
-        ValueError: the MDP is not of the form that is numbered here, or is too large.
+        ValueError: the MDP is not of the form that is numbered here, has turns, or is too large.
     """
+    mdp.refuse_turns("numbering contexts")
     eos = mdp.vocab_size - 1
     if mdp.max_prompt_tokens != 1 or mdp.eos_token_ids != (eos,) or mdp.bos_token_id != eos:
         raise ValueError(

@@ -39,9 +39,12 @@ class TextMDP:
         min_new_tokens: an EOS id is forbidden as long as the completion is shorter than this, EOS not counted.
         banned_tokens: ids that are never allowed.
         allowed_tokens: if given, the only ids that are ever allowed.
+        eot_token_ids: the ids that end a turn of the policy, where an episode has several, with a partner's between
+            them. Empty where it is one turn.
 
     Raises:
-        ValueError: sizes below 1, ids outside the vocabulary, no EOS id, or restrictions that leave no token.
+        ValueError: sizes below 1, ids outside the vocabulary, no EOS id, restrictions that leave no token, or an id
+            that ends both a turn and the episode.
     """
 
     vocab_size: int
@@ -52,6 +55,7 @@ class TextMDP:
     min_new_tokens: int = 0
     banned_tokens: tuple[int, ...] = ()
     allowed_tokens: tuple[int, ...] | None = None
+    eot_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field against the others."""
@@ -70,6 +74,7 @@ class TextMDP:
             ("bos_token_id", bos),
             ("banned_tokens", self.banned_tokens),
             ("allowed_tokens", self.allowed_tokens or ()),
+            ("eot_token_ids", self.eot_token_ids),
         ):
             if wrong := [i for i in ids if not 0 <= i < self.vocab_size]:
                 raise ValueError(f"{name} contains {wrong}; token ids run from 0 to {self.vocab_size - 1}")
@@ -77,6 +82,10 @@ class TextMDP:
             raise ValueError("allowed_tokens and banned_tokens leave no token to choose")
         if self.min_new_tokens and not (self.allowed & ~self.is_eos).any():
             raise ValueError("min_new_tokens forbids EOS, and allowed_tokens and banned_tokens leave nothing else")
+        if both := sorted({*self.eot_token_ids} & {*self.eos_token_ids}):
+            raise ValueError(f"{both} are in eot_token_ids and in eos_token_ids; a token ends a turn or the episode")
+        if self.eot_token_ids and not (self.allowed & self.is_eot).any():
+            raise ValueError("allowed_tokens and banned_tokens forbid all eot_token_ids, so no turn could end")
 
     @property
     def pad_id(self) -> int:
@@ -107,6 +116,13 @@ class TextMDP:
         return mask
 
     @cached_property
+    def is_eot(self) -> BoolArray:
+        """(V,) True where choosing the token ends a turn."""
+        mask = np.zeros(self.vocab_size, bool)
+        mask[list(self.eot_token_ids)] = True
+        return mask
+
+    @cached_property
     def is_full(self) -> BoolArray:
         """(T + 1,) True at the number of completion tokens that fills the row."""
         return np.arange(self.max_new_tokens + 1) == self.max_new_tokens
@@ -124,8 +140,16 @@ class TextMDP:
         """True where some token is forbidden in some state."""
         return self.min_new_tokens > 0 or not bool(self.allowed.all())
 
+    def refuse_turns(self, what: str) -> None:
+        """Raise a ValueError where an episode has several turns; `what` names what cannot take them."""
+        if self.eot_token_ids:
+            raise ValueError(
+                f"{what} takes episodes of one turn; this env has a partner, whose tokens are no actions "
+                "(docs/turns.md)"
+            )
+
     def completion_lengths(self, observations: IntArray) -> IntArray:
-        """Number of completion tokens written so far, EOS included: (..., P + T) -> (...)."""
+        """Number of completion tokens written so far, EOS and a partner's included: (..., P + T) -> (...)."""
         return (observations[..., self.max_prompt_tokens :] != self.pad_id).sum(-1)
 
     def ended(self, observations: IntArray) -> BoolArray:
@@ -133,6 +157,10 @@ class TextMDP:
         lengths = self.completion_lengths(observations)
         newest = np.take_along_axis(observations, (self.max_prompt_tokens + lengths - 1)[..., None], -1)[..., 0]
         return self.is_full[lengths] | ((lengths > 0) & np.append(self.is_eos, False)[newest])
+
+    def ended_by_eos(self, observations: IntArray) -> BoolArray:
+        """Whether the newest token of each row is an EOS id: (..., P + T) -> (...)."""
+        return np.append(self.is_eos, False)[observations[..., self.max_prompt_tokens :]].sum(-1) > 0
 
     def action_masks(self, lengths: IntArray | int) -> BoolArray:
         """The tokens that may be chosen after `lengths` completion tokens: (...) -> (..., V)."""

@@ -26,6 +26,7 @@ PROMPT_SOURCES = {
     "dialogue": "textgym.tasks.dialogue:prompts",
     "few_shot": "textgym.few_shot:prompts",
     "functions": "textgym.tasks.functions:prompts",
+    "guess": "textgym.tasks.guess:prompts",
     "numerals": "textgym.tasks.numerals:prompts",
     "reasoning_gym": "textgym.reasoning:prompts",
     "reviews": "textgym.tasks.reviews:prompts",

@@ -106,7 +106,7 @@ def heat(policy: Policy, texts: int) -> list[dict[str, Any]]:
     episodes, task = policy.sample_episodes(policy.n_envs), policy.task
     found = []
     for i in range(min(texts, len(episodes))):
-        n, ids = int(episodes.lengths[i]), episodes.actions[i].tolist()
+        n, ids = int(episodes.last[i]) + 1, episodes.rows[i, -episodes.mask.shape[1] :].tolist()
         so_far = [task.tokenizer.decode(ids[:k]) for k in range(n + 1)]
         log_probs, reference = episodes.log_probs[i].tolist(), episodes.reference_log_probs[i].tolist()
         tokens = [

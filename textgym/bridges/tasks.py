@@ -21,13 +21,14 @@ def env_of(env_id: str, **kwargs: Any) -> TextGenerationEnv:
         kwargs: the env's arguments.
 
     Raises:
-        ValueError: the id is another kind of env's, or has wrappers, which a bridge would leave out.
+        ValueError: the id is another kind of env's, has several turns, or has wrappers, which a bridge would leave out.
     """
     env: gym.Env[Any, Any] = gym.make(env_id, **kwargs)
     while isinstance(env, OrderEnforcing | PassiveEnvChecker):
         env = env.env
     if not isinstance(env, TextGenerationEnv):
         raise ValueError(f"{env_id!r} makes {env}; a bridge takes the id of a text-generation env without wrappers")
+    env.mdp.refuse_turns("a bridge")
     return env
 
 

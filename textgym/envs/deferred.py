@@ -66,7 +66,7 @@ class DeferredScores:
 
 def settle(
     scored: list[tuple[IntArray, Scores]],
-    lengths: IntArray,
+    mask: BoolArray,
     rewards: np.ndarray,
     components: np.ndarray,
     component_names: tuple[str, ...],
@@ -75,14 +75,15 @@ def settle(
 
     Args:
         scored: of R episodes of each of N rows, in the order in which they ended.
-        lengths: (R, N) completion tokens.
+        mask: (R, N, T) where actions stand; the last one of an episode is paid.
         rewards: (R, N, T)
         components: (R, N, C)
         component_names: C of them.
     """
-    played = np.zeros(lengths.shape[1], np.int64)
+    played = np.zeros(mask.shape[1], np.int64)
+    last = mask.shape[2] - 1 - mask[:, :, ::-1].argmax(-1)  # (R, N)
     for rows, scores in scored:
         at = played[rows], rows
-        rewards[(*at, lengths[at] - 1)] = scores.rewards
+        rewards[(*at, last[at])] = scores.rewards
         components[at] = np.stack([scores.components[name] for name in component_names], -1)
         played[rows] += 1

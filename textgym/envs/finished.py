@@ -21,8 +21,10 @@ def finished_rows(task: TextTask, prompt_ids: IntArray, completions: Sequence[Se
         completions: n lists of token ids; each is a whole episode, with its EOS or of T tokens.
 
     Raises:
-        ValueError: an env would have refused a token, ended the episode earlier, or not ended it yet.
+        ValueError: episodes have several turns; or an env would have refused a token, ended the episode earlier, or not
+            ended it yet.
     """
+    task.mdp.refuse_turns("scoring written texts")
     rows = task.prompts.observations(prompt_ids).astype(np.int64)
     for i, (row, tokens) in enumerate(zip(rows, completions, strict=True)):
         if problem := _problem(task.mdp, np.asarray(tokens, np.int64)):
@@ -45,9 +47,12 @@ def scores_by_step(
         prompt_ids: (n,)
 
     Raises:
+        ValueError: the scorer pays per token, and episodes have several turns.
         ScorerError: the scorer failed.
         IndexError: a prompt that a sampler brought is no longer known.
     """
+    if scorer.per_token:
+        task.mdp.refuse_turns(f"asking the scorer {scorer.name!r}, which pays per token, about written texts")
     lengths, start = task.mdp.completion_lengths(rows), task.mdp.max_prompt_tokens
     for step in range(1, lengths.max(initial=0) + 1) if scorer.per_token else [task.mdp.max_new_tokens]:
         moved = np.flatnonzero(lengths >= step) if scorer.per_token else np.arange(len(rows))

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from textgym.arguments import accepts, check_argument
+from textgym.arguments import Count, accepts, check_argument
 from textgym.importing import did_you_mean
 from textgym.mdp import BoolArray, IntArray, TextMDP, first_observation
 from textgym.prompt_sources import with_arguments
@@ -20,6 +20,7 @@ from textgym.scorers import Generations, Scorer, Scores, make_scorer
 from textgym.scorers.base import refuse_unscored
 from textgym.scorers.trainer import Trainer
 from textgym.tokenizers import Tokenizer, make_tokenizer
+from textgym.turns import Partner, make_partner
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class TextTask:
     prompts: PromptTable
     scorer: Scorer
     trainer: Trainer = field(default_factory=Trainer)
+    partner: Partner | None = None
+    max_turn_tokens: int | None = None
 
     def score(
         self, observations: IntArray, prompt_ids: IntArray, rows: IntArray, lengths: IntArray, ended: BoolArray
@@ -47,6 +50,32 @@ class TextTask:
         self.trainer.seconds += perf_counter() - start
         refuse_unscored(self.scorer.name, scores.rewards, generations)
         return scores
+
+    def answer(self, prompt_id: int, turns: Sequence[str], room: int) -> list[int]:
+        """The partner's answer to the last of the turns, as token ids; an EOS id alone where the episode is over.
+
+        It is over, too, where the answer would not leave the policy a cell: an answer stands whole or not at all.
+
+        Args:
+            prompt_id: whose columns the partner sees.
+            turns: see `Partner`.
+            room: empty cells of the row.
+
+        Raises:
+            TypeError: the answer is neither a text nor None.
+            ValueError: it is empty, or has an EOS id within.
+        """
+        assert self.partner is not None
+        columns = {name: values[0] for name, values in self.prompts.columns(np.array([prompt_id])).items()}
+        answer = self.partner(columns, tuple(turns))
+        if answer is None:
+            return [self.mdp.eos_token_ids[0]]
+        if not isinstance(answer, str):
+            raise TypeError(f"the partner answered {answer!r} to {turns[-1]!r}; it must be a text, or None for the end")
+        tokens = self.tokenizer.encode(answer)
+        if not tokens or self.mdp.is_eos[tokens].any():
+            raise ValueError(f"the partner answered {answer!r}, the tokens {tokens}; some are wanted, and no EOS id")
+        return tokens if len(tokens) < room else [self.mdp.eos_token_ids[0]]
 
     def decode(self, observation: Any) -> str:
         """The text of an observation, prompt and completion, special tokens left out; (P + T,) int64."""
@@ -66,10 +95,11 @@ class TextTask:
         completion ends with one or has T tokens, which end an episode by length.
 
         Raises:
-            ValueError: the prompt has more than P tokens or the completion more than T; the tokenizer cannot encode
-                them, or not apart from one another; a token of the completion ends the episode before its last one, or
-                is forbidden there.
+            ValueError: an episode has several turns; the prompt has more than P tokens or the completion more than T;
+                the tokenizer cannot encode them, or not apart from one another; a token of the completion ends the
+                episode before its last one, or is forbidden there.
         """
+        self.mdp.refuse_turns("encode_parts")
         row = first_observation(self.mdp, self.prompts.encode(Prompt(prompt, {}), "the prompt").token_ids.tolist())
         before, whole = self.tokenizer.encode(prompt), self.tokenizer.encode(prompt + completion)
         tokens = whole[len(before) :] if whole[: len(before)] == before else self.tokenizer.encode(completion)
@@ -114,6 +144,9 @@ def make_task(
     truncate_prompts: bool = False,
     level: int | None = None,
     split: str | None = None,
+    partner: Any = None,
+    eot_token_ids: Sequence[int] = (),
+    max_turn_tokens: int | None = None,
 ) -> TextTask:
     """Build a task; the arguments are those of the envs, see `TextGenerationEnv`."""
     sizes = {
@@ -129,17 +162,30 @@ def make_task(
         eos_token_ids = text_tokenizer.eos_token_ids
     elif len(token_ids("eos_token_ids", eos_token_ids)) == 0:
         raise ValueError("eos_token_ids is empty; name the ids that end a text, or None for the tokenizer's")
+    answers = make_partner(partner)
+    eot = token_ids("eot_token_ids", eot_token_ids)
+    if (answers is None) != (not eot):
+        raise ValueError(
+            f"partner is {partner!r} and eot_token_ids {eot_token_ids!r}; an episode of several turns needs both, "
+            "whoever answers and what a turn ends with"
+        )
+    if max_turn_tokens is not None:
+        check_argument("max_turn_tokens", max_turn_tokens, Count)
+        if answers is None:
+            raise ValueError(f"max_turn_tokens is {max_turn_tokens}, but without a partner there are no turns")
     mdp = TextMDP(
         vocab_size=text_tokenizer.vocab_size,
         eos_token_ids=token_ids("eos_token_ids", eos_token_ids),
         bos_token_id=text_tokenizer.bos_token_id,
         banned_tokens=token_ids("banned_tokens", banned_tokens),
         allowed_tokens=None if allowed_tokens is None else token_ids("allowed_tokens", allowed_tokens),
+        eot_token_ids=eot,
         **{name: int(size) for name, size in sizes.items()},
     )
     built_scorer = make_scorer(scorer)
     source = with_arguments(prompts, level=level, split=split)
-    return TextTask(mdp, text_tokenizer, PromptTable(source, text_tokenizer, mdp, truncate_prompts), built_scorer)
+    table = PromptTable(source, text_tokenizer, mdp, truncate_prompts)
+    return TextTask(mdp, text_tokenizer, table, built_scorer, Trainer(), answers, max_turn_tokens)
 
 
 def token_ids(name: str, given: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 
+from textgym.envs.conversations import Conversations
 from textgym.envs.rendering import LiveView, ansi
 from textgym.envs.reset_options import check_options
 from textgym.envs.task import NamedArguments, make_task
@@ -52,6 +53,12 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     `terminated`: an end-of-text token was chosen, or T tokens were written. The budget is visible in the observation, so
     both are ends of a finite-horizon MDP. `truncated` is always False.
 
+    ## Turns
+    With a `partner`, a token of `eot_token_ids` ends a turn of the policy, as does the `max_turn_tokens`-th token of
+    the turn; in the same step the partner's answer is appended to the row: it is observed, but no action, and a row
+    still grows only at its end. T is for both together. The episode is over, with an end-of-text token that the env
+    writes, when the partner has no answer (None), or when its answer would not leave the policy a cell.
+
     ## Information
     `prompt_id` (int) at reset and at the end; at the end also every scorer component by name (float) and `eos` (bool:
     ended by an end-of-text token). `action_mask`, (V,) int8, at every step where tokens are restricted.
@@ -71,6 +78,9 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     | `truncate_prompts` | `False` | keep the last P tokens of longer prompts, instead of raising |
     | `level` | `None` | how hard the prompts are; None is what their source starts from, and prompts without levels refuse any other |
     | `split` | `None` | `"train"`, or `"test"` for prompts that training has not seen; None is what their source starts from, and prompts without parts refuse any other |
+    | `partner` | `None` | who answers the policy's turns: a function of the prompt's columns and the turns so far (`textgym.turns.Partner`), or `"module:function"`; None where an episode is one turn |
+    | `eot_token_ids` | `()` | ids that end a turn; needed with a `partner`, and only then |
+    | `max_turn_tokens` | `None` | tokens of a turn of the policy, the one that ends it included; None for as many as T leaves |
     | `render_mode` | `None` | `"ansi"` (`render()` returns text) or `"human"` (writes to the terminal as it goes; needs rich) |
 
     `gym.make_vec` gives the vector env, which adds `autoreset_mode` and `num_generations`.
@@ -91,6 +101,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         self._row: IntArray = np.full(width, self.mdp.pad_id, np.int64)
         self._length, self._running, self._return, self._prompt_id = 0, False, 0.0, -1
         self._totals: dict[str, float] = {}
+        self._conversations = Conversations(self.task, 1)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -108,12 +119,13 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
             self._prompt_id = int(prompts.draw(self.np_random, 1)[0])
         self._row[:] = prompts.observations(self._prompt_id)
         self._length, self._running, self._return = 0, True, 0.0
+        self._conversations.start(np.zeros(1, np.int64))
         self._totals = dict.fromkeys(self.scorer.component_names, 0.0)
         info: dict[str, Any] = {"prompt_id": self._prompt_id}
         return self._finish(info)
 
     def step(self, action: Any) -> tuple[IntArray, float, bool, bool, dict[str, Any]]:
-        """Append one token.
+        """Append one token, and where it ends a turn, the partner's answer.
 
         Raises:
             gymnasium.error.InvalidAction: `action` is not an allowed token id.
@@ -133,13 +145,19 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         if mdp.restricted and not mdp.permits(self._length, token):
             raise InvalidAction(f"token {token} is forbidden after {self._length} tokens; see action_masks()")
         self._length, ended = append(mdp, self._row, mdp.max_prompt_tokens, self._length, token)
+        if self.task.partner is not None:
+            lengths, over = np.array([self._length]), np.array([ended])
+            prompt_ids, tokens = np.array([self._prompt_id]), np.array([token])
+            self._conversations.answer(self._row[None], lengths, prompt_ids, slice(None), tokens, over)
+            self._length, ended = int(lengths[0]), over[0]
         reward, info = 0.0, dict[str, Any]()
         if ended or self.scorer.per_token:
             reward = self._score(bool(ended))
             self._return += reward
             if ended:
                 self._running = False
-                info = {**self._totals, "eos": bool(mdp.is_eos[token]), "prompt_id": self._prompt_id}
+                newest = self._row[mdp.max_prompt_tokens + self._length - 1]
+                info = {**self._totals, "eos": bool(mdp.is_eos[newest]), "prompt_id": self._prompt_id}
         observation, info = self._finish(info)
         return observation, reward, not self._running, False, info
 

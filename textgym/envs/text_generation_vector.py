@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from textgym.arguments import check_argument
 from textgym.envs.calls import Calls
+from textgym.envs.conversations import Conversations
 from textgym.envs.deferred import DeferredScores
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
@@ -88,8 +89,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         np.empty((8, *self._cells.shape), np.int64)
         self._starts = np.arange(num_envs) * width + self.mdp.max_prompt_tokens
         self._lengths = np.zeros(num_envs, np.int64)
-        self._live = np.zeros(num_envs, bool)
-        self._num_live = 0
+        self._live, self._num_live = np.zeros(num_envs, bool), 0
         self._due = np.zeros(0, np.int64)  # rows that begin anew in the next step, under NextStep
         self._prompt_ids = np.full(num_envs, -1, np.int64)
         self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
@@ -97,6 +97,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         self._returns = np.zeros(num_envs)  # for rendering
         self._deferred: DeferredScores | None = None
         self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
+        self._conversations = Conversations(self.task, num_envs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make a copy's `_flat` share memory with its `_cells` again; copied as they are, the two come apart."""
@@ -128,7 +129,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         return self._cells.copy(), self._prompt_info(mask.copy())
 
     def step(self, actions: Any) -> tuple[IntArray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Append one token to every row, (N,) integers.
+        """Append one token to every row, (N,) integers, and where it ends a turn, the partner's answer.
 
         Raises:
             gymnasium.error.InvalidAction: an action is not an allowed token id.
@@ -140,6 +141,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         tokens = self._check(actions, rows)
         lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
         self._lengths[rows] = lengths
+        self._conversations.answer(self._cells, self._lengths, self._prompt_ids, rows, tokens, row_ended)
         ended = row_ended if len(row_ended) == self.num_envs else self._spread(rows, row_ended)
         rewards = np.zeros(self.num_envs)
         info: dict[str, Any] = {}
@@ -150,7 +152,8 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         elif len(over):
             components = self._pay(rewards, ended, over)
         if len(over):
-            info = self._end(over, ended, components | {"eos": mdp.is_eos[actions[over]]})
+            newest = self._flat[self._starts[over] + self._lengths[over] - 1]
+            info = self._end(over, ended, components | {"eos": mdp.is_eos[newest]})
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             if len(self._due):
                 self._begin(self._due)
@@ -289,6 +292,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         self._prompt_ids[rows] = ids
         self._cells[rows] = self.task.prompts.observations(ids)
         self._lengths[rows] = 0
+        self._conversations.start(rows)
         if self.render_mode is not None:
             self._returns[rows] = 0.0
         if self.scorer.per_token:

@@ -22,6 +22,7 @@ class Conversation:
 
     def __init__(self, env: Any, choose: Callable[[IntArray], IntArray]):
         self.messages: list[dict[str, str]] = []
+        env.unwrapped.mdp.refuse_turns("a conversation in the terminal")
         self._env, self._choose = env, choose
 
     def reply(self, text: str) -> Iterator[str]:

@@ -160,6 +160,7 @@ def check_episodes(episodes: Episodes, mdp: TextMDP, place: Callable[[int], str]
             token that the env forbids, does not end where it must, or has a log-probability that cannot be one; or all
             log-probabilities are 0.
     """
+    mdp.refuse_turns("a log of episodes")
     rows, mask, log_probs = (x.cpu() for x in (episodes.rows, episodes.mask, episodes.log_probs))
     if not len(rows):
         raise ValueError("there are no episodes")

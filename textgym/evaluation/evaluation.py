@@ -45,13 +45,14 @@ class Evaluation:
             without a frontier, or where its samples do not reach this KL.
         times_least_kl: the KL, by the least at which this reward can be earned; None as before.
         entropy: of the next-token distribution in nats, mean over all sampled tokens.
-        length: completion tokens, EOS included.
+        length: completion tokens, EOS included and a partner's left out.
         eos_share: share of episodes that ended with an EOS token, and not at the length limit.
         distinct_1: different tokens among all completion tokens.
         distinct_2: the same for pairs of tokens.
         distinct_3: the same for triples.
         self_bleu: of the completion texts, in [0, 1]; None for one episode.
         samples: a few episodes, evenly spaced.
+        turns: of the policy, per episode; None where an episode is one turn.
     """
 
     episodes: int
@@ -71,6 +72,7 @@ class Evaluation:
     share_of_attainable: Estimate | None = None
     times_least_kl: Estimate | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    turns: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Nested dicts and lists that `json.dumps` takes; what is not known, NaN, becomes None."""
@@ -154,7 +156,7 @@ def describe(
     completions = completion_ids(episodes)
     parts = [task.decode_parts(row) for row in episodes.rows.cpu().numpy()]
     texts = [text for _, text in parts]
-    ends = [float(ids[-1] in task.mdp.eos_token_ids) for ids in completions]
+    ends = task.mdp.ended_by_eos(episodes.rows.cpu().numpy())
     components = zip(task.scorer.component_names, episodes.components.T, strict=True)
     return Evaluation(
         episodes=len(episodes),
@@ -171,7 +173,8 @@ def describe(
         times_least_kl=within_range(frontier.times_least, *independent) if frontier else None,
         entropy=token_entropy(policy, episodes, group),
         length=mean_of(episodes.lengths, (1.0, task.mdp.max_new_tokens)),
-        eos_share=mean_of(torch.tensor(ends)),
+        eos_share=mean_of(torch.from_numpy(ends)),
+        turns=mean_of(episodes.turns, (1.0, task.mdp.max_new_tokens)) if task.partner else None,
         **variety(completions, texts),  # type: ignore[arg-type]
         samples=tuple(Sample(*parts[i], rewards[i].item()) for i in evenly_spaced(range(len(texts)), samples)),
     )
@@ -186,8 +189,9 @@ def within_range(measure: Callable[..., Estimate], rewards: torch.Tensor, kls: t
 
 
 def completion_ids(episodes: Episodes) -> list[list[int]]:
-    """The completion tokens of each episode, EOS included."""
-    return [ids[:n] for ids, n in zip(episodes.actions.tolist(), episodes.lengths.tolist(), strict=True)]
+    """The tokens of each completion, EOS included; a partner's are left out."""
+    chosen = zip(episodes.actions.cpu(), episodes.mask.cpu(), strict=True)
+    return [actions[mask].tolist() for actions, mask in chosen]
 
 
 @torch.no_grad()

@@ -262,13 +262,13 @@ def sample_frontier(policy: ModelPolicy, prompts: int = 64, samples: int = 128, 
         seed: of the choice of prompts and of the env; the texts are drawn with torch's random numbers.
 
     Raises:
-        ValueError: the policy has no reference, or what `Frontier` refuses.
+        ValueError: the policy has no reference, its env has a partner, or what `Frontier` refuses.
         ScorerError: the scorer failed.
     """
+    policy.task.mdp.refuse_turns("a frontier")
     if policy.reference is None:
         raise ValueError("a frontier is relative to a reference, and this policy has none; name one (reference=...)")
-    table, rng = policy.task.prompts, np.random.default_rng(seed)
-    number = table.num_prompts
+    table, rng, number = policy.task.prompts, np.random.default_rng(seed), policy.task.prompts.num_prompts
     chosen = table.draw(rng, prompts) if number is None else rng.permutation(number)[:prompts]
     wanted = chosen.repeat(samples)  # mates side by side
     rounds = np.resize(wanted, (-(-len(wanted) // policy.n_envs), policy.n_envs))

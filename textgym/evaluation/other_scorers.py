@@ -57,9 +57,11 @@ def rescore(task: TextTask, scorer: Scorer, episodes: Episodes) -> Episodes:
         episodes: E of them, finished.
 
     Raises:
+        ValueError: episodes have several turns.
         ScorerError: the scorer failed, or nothing applies to an episode.
         IndexError: see `score_episodes`.
     """
+    task.mdp.refuse_turns("rescore")
     rewards, device = torch.zeros(episodes.rewards.shape), episodes.rows.device
     components = torch.zeros(len(episodes), len(scorer.component_names))
     for rows, generations, scores in scores_by_step(task, scorer, *_arrays(episodes)):

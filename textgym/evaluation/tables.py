@@ -32,6 +32,7 @@ def table(evaluation: Evaluation, title: str) -> Table:
         *((name, value) for name, value in of_frontier.items() if value is not None),
         ("entropy (nats per token)", evaluation.entropy),
         ("length (tokens)", evaluation.length),
+        *([("turns", evaluation.turns)] if evaluation.turns else []),
         ("ended by EOS", evaluation.eos_share),
         ("distinct-1", evaluation.distinct_1),
         ("distinct-2", evaluation.distinct_2),

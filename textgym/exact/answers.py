@@ -50,14 +50,15 @@ class AnswerTree:
         eos_tokens: (E,) int64, the tokens that are allowed and end a text.
 
     Raises:
-        ValueError: it is not a TextGym env, its prompts come from a function, only EOS is allowed, or there are too
-            many outcomes.
+        ValueError: it is not a TextGym env, or has several turns, its prompts come from a function, only EOS is
+            allowed, or there are too many outcomes.
     """
 
     def __init__(self, env: Any, prompt_ids: Any = None):
         task = getattr(env.unwrapped, "task", None)
         if not isinstance(task, TextTask):
             raise ValueError(f"{env} is not a TextGym env")
+        task.mdp.refuse_turns("AnswerTree")
         if prompt_ids is None:
             if task.prompts.num_prompts is None:
                 raise ValueError("the env's prompts come from a function, which has no end; give prompt_ids")

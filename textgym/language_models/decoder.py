@@ -1,10 +1,10 @@
 """Next-token hidden states under a stateless API at the price of a key-value cache.
 
-Row i of the observations is compared with what it was in the last call: a row that grew by one token has that token
-fed, a row that is new in any other way is prefilled, and a row that is unchanged or has ended costs nothing. So the
-decoder needs no reset signal, is right under any wrapper, and pays for the tokens that are really generated, however
-unevenly the rows end and are replaced. Rows that begin with the same prompt, such as a prompt group, share its forward
-pass, also where they begin at different times.
+Row i of the observations is compared with what it was in the last call: a row that grew has its new tokens fed, one
+after the other (there are several where a partner answered), a row that is new in any other way is prefilled, and a row
+that is unchanged or has ended costs nothing. So the decoder needs no reset signal, is right under any wrapper, and pays
+for the tokens that are really written, however unevenly the rows end and are replaced. Rows that begin with the same
+prompt, such as a prompt group, share its forward pass, also where they begin at different times.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ class Decoder:
         if rows.shape != self._seen.shape:
             self._start(len(rows), rows.shape[1])
         lengths = self.mdp.completion_lengths(rows)
-        live, grown, fresh = self._compare(rows, lengths)
+        live, new, fresh = self._compare(rows, lengths)
         self.reset()  # a call that fails leaves nothing behind
         with memory_advice("lower the number of envs (n_envs), max_prompt_tokens or max_new_tokens"):
             if fresh.any():
                 self._prefill(rows, np.flatnonzero(fresh))
-            if grown.any():
-                self._decode(rows, np.flatnonzero(grown), lengths)
-        self._seen = rows.copy()
+            for behind in reversed(range(new.max(initial=0))):  # how many tokens follow those that are fed
+                self._decode(rows, np.flatnonzero(new > behind), lengths - behind)
+        self._seen, self._lengths = rows.copy(), lengths
         if self._hidden is None:  # all rows had ended when they were first seen
             size = self.model.config.get_text_config().hidden_size
             return torch.zeros(len(rows), size, device=self.model.device), torch.from_numpy(live)
@@ -106,7 +106,7 @@ class Decoder:
 
     def _start(self, n: int, width: int) -> None:
         """Begin with `n` unknown rows."""
-        self._seen = np.full((n, width), -1, np.int64)
+        self._seen, self._lengths = np.full((n, width), -1, np.int64), np.zeros(n, np.int64)
         self._slots = np.arange(n)  # the slot of each row
         self._groups: PromptGroups | None = None
         self._grouped = np.empty(0, np.int64)  # the rows that `_groups` is of
@@ -117,14 +117,12 @@ class Decoder:
             layers = self.model.config.get_text_config().num_hidden_layers
             self._cache = SlotCache(layers, n, self.mdp.max_prompt_tokens + self.mdp.max_new_tokens)
 
-    def _compare(self, rows: IntArray, lengths: IntArray) -> tuple[BoolArray, BoolArray, BoolArray]:
-        """Which rows have not ended; of these, which grew by one token, and which must be prefilled; each (N,)."""
-        index = np.arange(len(rows))
-        newest = self.mdp.max_prompt_tokens + np.maximum(lengths, 1) - 1
-        ended = self.mdp.ended(rows)
-        changed = rows != self._seen
-        grown = (changed.sum(-1) == 1) & changed[index, newest] & (self._seen[index, newest] == self.mdp.pad_id)
-        return ~ended, grown & ~ended, changed.any(-1) & ~grown & ~ended
+    def _compare(self, rows: IntArray, lengths: IntArray) -> tuple[BoolArray, IntArray, BoolArray]:
+        """Which rows have not ended; of these, by how many tokens each grew, and which must be prefilled; each (N,)."""
+        live, changed = ~self.mdp.ended(rows), rows != self._seen
+        new = lengths - self._lengths
+        grown = (new > 0) & (changed.sum(-1) == new) & ~(changed & (self._seen != self.mdp.pad_id)).any(-1)
+        return live, new * (grown & live), changed.any(-1) & ~grown & live
 
     def _prefill(self, rows: IntArray, which: IntArray) -> None:
         """Run whole rows, equal ones once; a prompt that another row began with is copied from its slot."""
@@ -156,7 +154,7 @@ class Decoder:
         self._prompt_hidden[torch.from_numpy(fresh)] = hidden
 
     def _decode(self, rows: IntArray, which: IntArray, lengths: IntArray) -> None:
-        """Feed the newest token of rows that grew by one."""
+        """Feed one token of rows that grew: the last of `lengths`, (N,)."""
         assert self._cache is not None
         self._gather_in_front(which)
         which = which[self._slots[which].argsort()]  # in order of slots, which are 0..n-1

@@ -233,11 +233,12 @@ class TokenModel(CheckedArguments, nn.Module):
         return terms._replace(values=self._values(hidden).squeeze(-1))
 
     def evaluate_episodes(self, rows: torch.Tensor, actions: torch.Tensor, entropy_gradient: bool = True) -> TokenTerms:
-        """Every token of whole episodes in one forward pass, with gradient.
+        """Every action of whole episodes in one forward pass, with gradient.
 
         Args:
             rows: (B, P + T) int64 last observations.
-            actions: (B, T) int64 completions, padded.
+            actions: (B, T) int64 the tokens that were chosen, in their places: completions, padded, and padded also
+                where a partner speaks.
             entropy_gradient: False saves time where no entropy bonus is paid.
 
         Returns:
@@ -246,7 +247,7 @@ class TokenModel(CheckedArguments, nn.Module):
         with self.autocast(), memory_advice("lower micro_batch_size"):
             hidden, terms = self._terms_of_episodes(self.model, rows, actions, entropy_gradient=entropy_gradient)
             if self.value_trunk is not None:
-                hidden = episode_hidden(self.value_trunk, self.mdp, rows)
+                hidden = self._hidden_of_episodes(self.value_trunk, rows, actions)
         return by_step(actions, self.mdp, terms._replace(values=self._values(hidden).squeeze(-1)))
 
     @torch.no_grad()
@@ -270,6 +271,14 @@ class TokenModel(CheckedArguments, nn.Module):
     ) -> tuple[torch.Tensor, TokenTerms]:
         """Hidden states (M, H) of the real tokens, and what `token_terms` makes of them."""
         real = actions != self.mdp.pad_id
-        lengths = (real.cumsum(-1) - 1)[real]
-        hidden = episode_hidden(model, self.mdp, rows)
+        lengths = torch.arange(actions.shape[1], device=actions.device).expand_as(actions)[real]
+        hidden = self._hidden_of_episodes(model, rows, actions)
         return hidden, token_terms(model, self.distribution, hidden, lengths, actions[real], **options)
+
+    def _hidden_of_episodes(self, model: Any, rows: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """The hidden states that the actions were drawn from, (M, H)."""
+        hidden = episode_hidden(model, self.mdp, rows)
+        if not self.mdp.eot_token_ids:
+            return hidden
+        written = rows[:, self.mdp.max_prompt_tokens :] != self.mdp.pad_id  # a partner's tokens, too
+        return hidden[(actions != self.mdp.pad_id)[written]]

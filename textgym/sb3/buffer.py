@@ -42,7 +42,8 @@ class EpisodeRolloutBuffer(RolloutBuffer):
         """Take finished episodes, in place of those that are there.
 
         Args:
-            **fields: `rows`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`, as in `Episodes`.
+            **fields: `rows`, `mask`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`, as in
+                `Episodes`.
         """
         tensors = {name: torch.as_tensor(array, device=self.device) for name, array in fields.items()}
         pad_id = int(self.observation_space.high.flat[0])  # type: ignore[attr-defined]

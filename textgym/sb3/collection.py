@@ -47,6 +47,7 @@ def collect(
     prompt_ids, components = np.zeros((rounds, n), np.int64), np.zeros((rounds, n, len(component_names)), np.float32)
     names = "rewards", "sampled_log_probs", "values"
     terms = np.zeros((len(names), rounds, n, mdp.max_new_tokens), np.float32)
+    mask = np.zeros(terms.shape[1:], bool)  # (rounds, N, T) where actions stand
     finished = np.zeros(n, np.int64)  # (N,) complete episodes of each row
     played: list[tuple[Any, dict[str, float]]] = []  # (round, row), and what SB3 counts of the episode
     with env.deferring() if isinstance(env, TextVecEnv) else nullcontext() as deferred:
@@ -58,6 +59,7 @@ def collect(
             step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
             index = np.flatnonzero(live)
             terms[:, finished[index], index, lengths[index]] = step[:, index]
+            mask[finished[index], index, lengths[index]] = True
             for i in np.flatnonzero(dones & live):
                 at = finished[i], i
                 if infos[i]["TimeLimit.truncated"]:
@@ -66,14 +68,15 @@ def collect(
                     )
                 rows[at], prompt_ids[at] = infos[i]["terminal_observation"], infos[i]["prompt_id"]
                 components[at] = [infos[i][name] for name in component_names]
-                infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(lengths[i]) + 1}
+                infos[i]["episode"] = {"r": float(terms[0][at].sum()), "l": int(mask[at].sum())}
                 played.append((at, infos[i]["episode"]))
             finished += dones & live
             if on_step is not None and not on_step(live, dones, infos):
                 return None
         if deferred is not None:  # the rewards that the steps did not give
-            settle(deferred.join(), mdp.completion_lengths(rows), terms[0], components, component_names)
+            settle(deferred.join(), mask, terms[0], components, component_names)
             for at, episode in played:
                 episode["r"] = float(terms[0][at].sum())
-    fields = {"rows": rows, "prompt_ids": prompt_ids, "components": components, **dict(zip(names, terms, strict=True))}
+    fields = {"rows": rows, "mask": mask, "prompt_ids": prompt_ids, "components": components}
+    fields |= dict(zip(names, terms, strict=True))
     return {name: array.reshape(rounds * n, *array.shape[2:]) for name, array in fields.items()}

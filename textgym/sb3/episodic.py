@@ -113,6 +113,7 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         | {"stats_window_size", "tensorboard_log", "verbose", "device", "_init_setup_model"}
     )
     """Arguments that are no hyperparameters: a checkpoint keeps them in another form, or the next run chooses them."""
+    takes_turns: ClassVar[bool] = False  # whether the objective is right for episodes of several turns
 
     def __init__(
         self,
@@ -146,6 +147,8 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         if env is not None:
             env = self._wrap_env(env, verbose)
             policy_kwargs = TokenPolicy.kwargs_for(env, model, peft, lora, dtype, **policy_kwargs)
+            if not self.takes_turns:
+                policy_kwargs["mdp"].refuse_turns(type(self).__name__)
             check_whole_episodes(env, policy_kwargs["mdp"])
             if isinstance(reference, str) and names_a_tokenizer(reference):
                 check_vocabulary(env.get_attr("tokenizer")[0], reference)

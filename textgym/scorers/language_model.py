@@ -94,6 +94,7 @@ class LanguageModel:
         Raises:
             ScorerError: the prompt is a chat, and the tokenizers differ, and the model's has no chat template.
         """
+        generations.mdp.refuse_turns(f"scorer {self.name!r}, which reads every token as the policy's,")
         if self._shares_vocabulary(generations.tokenizer):
             prompts = generations.observations[:, : generations.mdp.max_prompt_tokens].tolist()
             contexts = [[i for i in ids if i != generations.mdp.pad_id] for ids in prompts]

@@ -50,6 +50,7 @@ class Overlong(Scorer):
         Raises:
             ValueError: `cache` is above the env's limit.
         """
+        generations.mdp.refuse_turns(f"scorer {self.name!r}, which counts tokens,")
         longest = generations.mdp.max_new_tokens if self.max_tokens is None else self.max_tokens
         if self.cache > longest:
             raise ValueError(f"cache is {self.cache}; it must be at most max_new_tokens, {longest}")
@@ -123,6 +124,7 @@ class CosineLength(Scorer):
 
     def evaluate(self, generations: Generations) -> Scores:
         """The scaled verdict, and the inner scorer's components as they are."""
+        generations.mdp.refuse_turns(f"scorer {self.name!r}, which counts tokens,")
         inner = self.scorer.evaluate(generations)
         longest = generations.mdp.max_new_tokens if self.max_tokens is None else self.max_tokens
         nearness = (1 + np.cos(math.pi * generations.lengths / longest)) / 2  # 1 at no length, 0 at the longest

@@ -68,13 +68,14 @@ class LogProb(Scorer):
         """(n,) float32 log-probabilities of the newest tokens.
 
         Raises:
-            ValueError: the model embeds fewer tokens than the env's vocabulary has.
+            ValueError: the model embeds fewer tokens than the env's vocabulary has, or episodes have several turns.
         """
         import torch
 
         from textgym.language_models.decoder import Decoder
         from textgym.language_models.forward import check_model, logits_of
 
+        generations.mdp.refuse_turns(f"scorer {self.name!r}, which reads every token as the policy's,")
         if self._decoder is None or generations.mdp != self._mdp:
             check_model(self.model, generations.mdp)
             self._decoder, self._mdp = Decoder(self.model, generations.mdp), generations.mdp

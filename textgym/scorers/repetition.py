@@ -44,6 +44,7 @@ class Repetition(Scorer):
     def score(self, generations: Generations) -> list[float]:
         """(n,) values in (-1, 0]."""
         if self._words is None:
+            generations.mdp.refuse_turns(f"scorer {self.name!r}, which counts tokens,")
             return [self._penalty(token_ids) for token_ids in generations.completion_ids]
         return [self._penalty(self._words(text)) for text in generations.completions]
 

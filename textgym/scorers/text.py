@@ -151,6 +151,7 @@ class Length(Scorer):
 
     def score(self, generations: Generations) -> FloatArray:
         """(n,) values at or below 0."""
+        generations.mdp.refuse_turns(f"scorer {self.name!r}, which counts tokens,")
         return -np.abs(generations.lengths - self.target) / self.target
 
 
@@ -198,6 +199,7 @@ class TokenCounts(Scorer):
             ValueError: a weighted id is not in the vocabulary.
         """
         mdp = generations.mdp
+        mdp.refuse_turns(f"scorer {self.name!r}, which counts tokens,")
         if max(self.weights, default=0) >= mdp.vocab_size:
             raise ValueError(f"the weights name token {max(self.weights)}; ids run from 0 to {mdp.vocab_size - 1}")
         by_id = np.zeros(mdp.vocab_size + 1)  # pads count 0

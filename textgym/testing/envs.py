@@ -22,10 +22,10 @@ from textgym.testing.rules import demand
 def check_env(env: gym.Env[Any, Any], *, episodes: int = 4, seed: int = 0) -> None:
     """Check a single text env: Gymnasium's own checks, warnings being errors, then the MDP's rules on random episodes.
 
-    The rules: an observation grows only at its end, and is a copy; an episode terminates exactly at an EOS id or at the
-    T-th token, and is never truncated; nothing is paid before that, unless the scorer pays per token; `info` holds
-    numbers only, and every component at the end; a seed reproduces its episode; stepping past the end raises
-    `ResetNeeded`.
+    The rules: an observation grows only at its end, by the action and, where that ends a turn, by a partner's answer,
+    and is a copy; an episode terminates exactly at an EOS id or at the T-th token, and is never truncated; nothing is
+    paid before that, unless the scorer pays per token; `info` holds numbers only, and every component at the end; a
+    seed reproduces its episode; stepping past the end raises `ResetNeeded`.
 
     Where tokens are restricted, Gymnasium's own checks are left out, because they act without regard to a mask.
 
@@ -65,15 +65,18 @@ def _episode(env: Any, seed: int, early: bool) -> tuple[IntArray, FloatArray]:
     observations, ended = [obs.copy()], False
     rewards: list[float] = []
     while not ended:
-        length = len(rewards)
+        length = int(mdp.completion_lengths(observations[-1]))
         action = _random_action(mdp, rng, length, early)
         obs[:] = mdp.pad_id  # were this the env's own buffer, the next observation would show it
         obs, reward, terminated, truncated, info = env.step(action)
         _check_observation(env, obs, info)
         expected = observations[-1].copy()
         expected[mdp.max_prompt_tokens + length] = action
+        if env.task.partner is not None:  # who may have answered
+            behind = slice(mdp.max_prompt_tokens + length + 1, None)
+            expected[behind] = obs[behind]
         demand(np.array_equal(obs, expected), f"token {action} gave {obs}, not {expected}: rows grow only at their end")
-        ended = bool(mdp.is_eos[action]) or length + 1 == mdp.max_new_tokens
+        ended = bool(mdp.ended(obs))
         demand(terminated == ended, f"terminated is {terminated} after {length + 1} tokens, the last one {action}")
         demand(not truncated, "truncated is True; it is for limits outside the env")
         demand(ended or env.scorer.per_token or reward == 0, f"reward {reward} before the end of the episode")

@@ -20,12 +20,15 @@ from textgym.training.distributed import from_all, from_first, rank, world_size
 
 @dataclass(frozen=True)
 class Episodes:
-    """E finished episodes; every field has E rows, and per-token fields are 0 behind an episode's end.
+    """E finished episodes; every field has E rows, and per-token fields are 0 where there is no action.
+
+    That is behind an episode's end, and where a partner speaks (`textgym.turns`).
 
     Attributes:
         rows: (E, P + T) int64, the last observations.
-        mask: (E, T) bool, True at completion tokens, EOS included.
-        row_lengths: (E,) int64, tokens that training feeds: prompt and completion without its last token.
+        actions: (E, T) int64, the tokens that the policy chose, in their places; the pad id where there is none.
+        mask: (E, T) bool, True at actions, EOS included.
+        row_lengths: (E,) int64, tokens that training feeds: prompt, and completion before its last action.
         prompt_ids: (E,) int64.
         components: (E, C) float32, the scorer's components, each the total of its episode.
         rewards: (E, T) float32.
@@ -39,6 +42,7 @@ class Episodes:
     """
 
     rows: torch.Tensor
+    actions: torch.Tensor
     mask: torch.Tensor
     row_lengths: torch.Tensor
     prompt_ids: torch.Tensor
@@ -57,29 +61,37 @@ class Episodes:
         return len(self.rows)
 
     @property
-    def actions(self) -> torch.Tensor:
-        """(E, T) int64 completion tokens; the pad id behind an episode's end."""
-        return self.rows[:, -self.mask.shape[1] :]
-
-    @property
     def lengths(self) -> torch.Tensor:
-        """(E,) int64 completion tokens, EOS included."""
+        """(E,) int64 actions, EOS included."""
         return self.mask.sum(-1)
 
+    @property
+    def turns(self) -> torch.Tensor:
+        """(E,) int64 turns of the policy: runs of actions, between which a partner speaks."""
+        return (self.mask & ~torch.nn.functional.pad(self.mask, (1, 0))[:, :-1]).sum(-1)
+
+    @property
+    def last(self) -> torch.Tensor:
+        """(E,) int64 the place of the last action; `lengths` - 1, unless a partner spoke before it."""
+        return last_places(self.mask)
+
     @classmethod
-    def sampled(cls, pad_id: int, **fields: torch.Tensor) -> Episodes:
+    def sampled(cls, pad_id: int, mask: torch.Tensor | None = None, **fields: torch.Tensor) -> Episodes:
         """What sampling alone gives; all that is computed later is 0.
 
         Args:
             pad_id: the MDP's.
+            mask: (E, T) bool, the places of actions; None where every token of a completion is one.
             **fields: `rows`, `prompt_ids`, `components`, `rewards`, `sampled_log_probs` and `values`.
         """
         real, width = fields["rows"] != pad_id, fields["rewards"].shape[1]
+        mask = real[:, -width:] if mask is None else mask
         zeros = torch.zeros_like(fields["rewards"])
         return cls(
             **fields,
-            mask=real[:, -width:],
-            row_lengths=real.sum(-1) - 1,
+            actions=fields["rows"][:, -width:].masked_fill(~mask, pad_id),
+            mask=mask,
+            row_lengths=real[:, :-width].sum(-1) + last_places(mask),
             log_probs=fields["sampled_log_probs"],
             reference_log_probs=zeros,
             reference_log_normalizers=zeros,
@@ -133,9 +145,9 @@ class Episodes:
         lengths, order = self.row_lengths.cpu().sort(stable=True)
         least, slices = cheapest_slices(lengths.numpy(), size, cost)
         if share_prompts:
-            prompts = (self.row_lengths + 1 - self.lengths).cpu().numpy()
+            prompts = (self.row_lengths - self.last).cpu().numpy()
             together = np.lexsort([self.prompt_ids.cpu().numpy(), prompts])
-            fed = (self.lengths - 1).cpu().numpy()[together]
+            fed = self.last.cpu().numpy()[together]
             groups = self.prompt_ids.cpu().numpy()[together]
             shared, cuts = cheapest_groups(groups, prompts[together], fed, size, cost)
             if shared < least:
@@ -157,6 +169,12 @@ class Episodes:
                 parts.append([])
             parts[-1].append(rows)
         return [torch.cat(part) for part in parts]
+
+
+def last_places(mask: torch.Tensor) -> torch.Tensor:
+    """The last place of each row where a mask is True, -1 where there is none: (E, T) bool -> (E,) int64."""
+    places = torch.arange(mask.shape[-1], device=mask.device)
+    return places.where(mask, -1).amax(-1)
 
 
 def minibatches(n: int, batch_size: int | None) -> tuple[torch.Tensor, ...]:

@@ -1,6 +1,7 @@
 """Returns, advantages and baselines of batches of episodes: pure functions of tensors.
 
-Notation: E episodes of up to T tokens; per-token arrays are 0 behind an episode's end.
+Notation: E episodes of up to T tokens; per-token arrays are 0 behind an episode's end. Where a partner speaks, `mask`
+is False: a step leads from one action to the next one, over what the partner says between them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ Baseline = Literal["none", "mean", "leave_one_out", "batch"]
 Scale = Literal["group", "batch", "none"]
 
 
-def returns_to_go(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
-    """G_t = sum_{s >= t} gamma^(s - t) r_s of every step: (E, T) -> (E, T)."""
+def returns_to_go(rewards: torch.Tensor, gamma: float, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """G_t = sum_{s >= t} gamma^(s - t) r_s of every step: (E, T) -> (E, T).
+
+    Args:
+        rewards: (E, T)
+        gamma: discount factor.
+        mask: (E, T) bool, True at actions; others have the next one's return. None where all tokens are actions.
+    """
     returns = torch.empty_like(rewards)
     running = torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
-        running = rewards[:, t] + gamma * running
+        new = rewards[:, t] + gamma * running
+        running = new if mask is None else new.where(mask[:, t], running)
         returns[:, t] = running
     return returns
 
 
 def generalized_advantages(
-    rewards: torch.Tensor, values: torch.Tensor, gamma: float, gae_lambda: float
+    rewards: torch.Tensor, values: torch.Tensor, gamma: float, gae_lambda: float, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """A_t = sum_{s >= t} (gamma lambda)^(s - t) (r_s + gamma V_{s+1} - V_s), V = 0 at the end (Schulman et al. 2016).
 
@@ -33,12 +41,15 @@ def generalized_advantages(
         values: (E, T)
         gamma: discount factor.
         gae_lambda: 1 gives the return minus the value, 0 the one-step error.
+        mask: (E, T) bool, True at actions; None where all tokens are.
 
     Returns:
         (E, T)
     """
-    next_values = torch.nn.functional.pad(values[:, 1:], (0, 1))
-    return returns_to_go(rewards + gamma * next_values - values, gamma * gae_lambda)
+    # with gamma = 0, the "return" of an action is its own value, and a partner's token has the next action's
+    behind = values if mask is None else returns_to_go(values, 0.0, mask)
+    next_values = torch.nn.functional.pad(behind[:, 1:], (0, 1))
+    return returns_to_go(rewards + gamma * next_values - values, gamma * gae_lambda, mask)
 
 
 def whiten(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

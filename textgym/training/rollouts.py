@@ -50,20 +50,22 @@ def _one_round(env: Any, actor: Actor, seed: int | None, options: dict[str, Any]
     prompt_ids = np.array(infos["prompt_id"], np.int64)
     terms = np.zeros((3, env.num_envs, mdp.max_new_tokens), np.float32)  # rewards, log-probabilities, values
     components = np.zeros((env.num_envs, len(names)), np.float32)
-    live, step = np.ones(env.num_envs, bool), 0
+    mask, live = np.zeros(terms.shape[1:], bool), np.ones(env.num_envs, bool)
     with deferring(env) as deferred:
         while live.any():
+            places = np.flatnonzero(live), mdp.completion_lengths(observations[live])  # of the actions
+            mask[places] = True
             actions, values, log_probs = actor(torch.from_numpy(observations))
             observations, rewards, terminations, truncations, infos = env.step(actions.cpu().numpy())
-            terms[:, :, step] = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()]) * live
-            ended, step = live & (terminations | truncations), step + 1
+            step = np.stack([rewards, log_probs.cpu().numpy(), values.flatten().cpu().numpy()])  # (3, N)
+            terms[:, *places] = step[:, live]
+            ended = live & (terminations | truncations)
             if ended.any():
                 components[ended] = np.stack([infos[name] for name in names], -1)[ended]
             live &= ~ended
         if deferred is not None:
-            lengths = mdp.completion_lengths(observations)[None]
-            settle(deferred.join(), lengths, terms[0][None], components[None], names)
-    fields = {"rows": observations, "prompt_ids": prompt_ids, "components": components}
+            settle(deferred.join(), mask[None], terms[0][None], components[None], names)
+    fields = {"rows": observations, "mask": mask, "prompt_ids": prompt_ids, "components": components}
     fields |= dict(zip(("rewards", "sampled_log_probs", "values"), terms, strict=True))
     tensors = {name: torch.as_tensor(array, device=actor.device) for name, array in fields.items()}
     return Episodes.sampled(mdp.pad_id, **tensors)

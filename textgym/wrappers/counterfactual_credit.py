@@ -168,6 +168,7 @@ class Credits:
     """A function of finished episodes, with the state of its random draws."""
 
     def __init__(self, task: TextTask, reference: Any, samples: int, rest: Rest):
+        task.mdp.refuse_turns("counterfactual credit")
         check_argument("samples", samples, Count)
         check_argument("rest", rest, Rest)
         if task.scorer.per_token:
