@@ -18,7 +18,7 @@ ANSWERS = {True: "more ", False: "less "}
 """By whether the secret is more than the guess."""
 NO_GUESS = "what "
 """The answer to what is no number."""
-LAST_GUESS = re.compile(rf"(?:^| )(\w*),(?:{'|'.join([*ANSWERS.values(), NO_GUESS])})?$")
+LAST_GUESS = re.compile(rf"(?:^| )(\w*?),?(?:{'|'.join([*ANSWERS.values(), NO_GUESS])})?$")
 
 
 def answer(columns: Mapping[str, Any], turns: Sequence[str]) -> str | None:
@@ -42,8 +42,6 @@ def answer(columns: Mapping[str, Any], turns: Sequence[str]) -> str | None:
 class Guessed(Scorer):
     """Pays for guesses, each with the token that ends its turn: 1 for the right one, minus a cost for any other.
 
-    An episode that ends within a turn pays the cost, too.
-
     Args:
         cost: of a wrong guess.
         name: the component's name in `info`.
@@ -63,12 +61,13 @@ class Guessed(Scorer):
         if "secret" not in (columns := generations.columns):
             raise ValueError(f"scorer {self.name!r} reads the column 'secret'; the prompts have {sorted(columns)}")
         rows = zip(generations.completions, columns["secret"], generations.ended, strict=True)
-        return [self._one(LAST_GUESS.search(text), str(secret), ended) for text, secret, ended in rows]
+        return [self._one(text, str(secret), ended) for text, secret, ended in rows]
 
-    def _one(self, guess: re.Match[str] | None, secret: str, ended: bool) -> float:
-        if guess is not None:
-            return 1.0 if guess[1] == secret else -self.cost
-        return -self.cost if ended else 0.0
+    def _one(self, text: str, secret: str, ended: bool) -> float:
+        if not ended and text[-1:].isalnum():
+            return 0.0  # within a turn: a comma or a partner's space is what ends one
+        guess = LAST_GUESS.search(text)
+        return 1.0 if guess is not None and guess[1] == secret else -self.cost
 
 
 @cache

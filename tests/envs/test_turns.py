@@ -58,7 +58,7 @@ def write(env, text, **options):
     ],
 )
 def test_by_hand(secret, text, row, rewards, eos):
-    env = gym.make(GUESS).unwrapped
+    env = gym.make(GUESS, max_turn_tokens=None).unwrapped
     prompt = game(secret)["prompt"]
     observation, paid, ended, info = write(env, text, prompt=game(secret))
     assert env.decode(observation) == prompt + row

@@ -80,3 +80,11 @@ def test_the_scorer_names_the_column_that_is_missing():
     env.reset()
     with pytest.raises(ScorerError, match="reads the column 'secret'; the prompts have"):
         env.step(env.unwrapped.encode("4")[0])
+
+
+def test_a_second_digit_ends_the_turn():
+    env = gym.make("TextGenGuess-v0").unwrapped
+    env.reset(options={"prompt": {"prompt": "1-7 in 3:", "secret": 5, "turns": 3}})
+    steps = [env.step(env.encode(character)[0]) for character in "555,"]
+    assert [step[1:3] for step in steps] == [(0.0, False), (-0.1, False), (0.0, False), (1.0, True)]
+    assert env.decode(steps[-1][0]) == "1-7 in 3:55less 5,"

@@ -26,17 +26,17 @@ TASKS = [
         id="TextGenGuess-v0",
         summary="guess a number in a few turns; a partner says whether it is more or less",
         description="""\
-A conversation. The policy writes a number and a comma, which ends its turn; the partner, who knows the secret, answers
-"more " or "less ", and so on: "4,more 6,less 5,". The partner's tokens stand in the observation and are no actions. The
-secret is a column of the prompt, which the policy does not see. The digits 1 to 9 and the comma are allowed.
+A conversation. The policy writes a number and a comma, which ends its turn, as does a second digit; the partner, who
+knows the secret, answers "more " or "less ", and so on: "4,more 6,less 5,". The partner's tokens stand in the
+observation and are no actions. The secret is a column of the prompt, which the policy does not see. The digits 1 to 9
+and the comma are allowed.
 
 At level 1 the number is one of 1 to 3, and there are two turns; at level 2 one of 1 to 7, and three (the default); at
 level 3 one of 1 to 9, and three. Binary search is the best policy, and what it earns is known exactly
 (`textgym.guessing.best_return`): at level 2 it always finds the number, with a return of 6/7 on average; at level 3 it
 finds 7 of 9, 0.6 on average. What is no number is answered "what ", and costs the turn.""",
         reward="""\
-1 for the right guess, -0.1 for every other, each with the token that ends its turn. An episode that ends within a turn
-pays -0.1 for it.""",
+1 for the right guess, -0.1 for every other, each with the token that ends its turn.""",
         reward_range=(-0.3, 1.0),
         kwargs={
             "tokenizer": "tiny-tasks",
@@ -46,6 +46,7 @@ pays -0.1 for it.""",
             "max_prompt_tokens": 12,
             "max_new_tokens": 24,
             "eot_token_ids": [TINY_TASKS_ALPHABET.index(",")],
+            "max_turn_tokens": 2,
             "allowed_tokens": tiny_task_ids("123456789,")[:-1],
         },
         model="tiny-tasks",
