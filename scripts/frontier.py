@@ -68,6 +68,5 @@ def text(number: Estimate | float) -> str:
     """A number, with its interval where one is known."""
     if not isinstance(number, Estimate):
         return f"{number:.3f}"
-    known = not math.isnan(number.standard_error)
-    interval = Interval.normal(number.value, number.standard_error) if known else Interval(number.value, None)
-    return interval.text("{:.3f}")
+    half_width = (number.high - number.low) / 2
+    return Interval(number.value, None if math.isnan(half_width) else half_width).text("{:.3f}")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -28,14 +28,14 @@ from scripts.experiments.loss_plot import draw
 from scripts.experiments.loss_tables import cell, filled
 from textgym.arguments import Count, Positive, Seed
 
-TableName = Literal["faults", "critics", "alone", "batches", "trl", "family"]
+TableName = Literal["faults", "critics", "alone", "batches", "trl", "options", "transformer", "family"]
 
 
 @dataclass
 class Args:
     """What to judge, and on what."""
 
-    tables: tuple[TableName, ...] = ("faults", "critics", "alone", "batches", "trl", "family")
+    tables: tuple[TableName, ...] = get_args(TableName)
     """Which losses."""
     num_tokens: Count = 2
     """Ordinary tokens of the toy whose groups are enumerated."""
@@ -82,6 +82,7 @@ def cases(args: Args) -> Iterator[tuple[Judge, Case]]:
     small, toy = toy_objective(args.num_tokens, args.max_new_tokens, args.beta), toy_objective(4, 4, args.beta)
     enumerated, large = Judge(small, seed=args.seed), Judge(toy, seed=args.seed)
     chosen: dict[str, tuple[Judge, Iterable[Case]]] = {
+        "options": (enumerated, loss_cases.options(small, args.group_size)),
         "faults": (enumerated, loss_cases.faults(small, args.group_size)),
         "critics": (enumerated, loss_cases.critics(small)),
         "alone": (large, loss_cases.alone(toy)),
@@ -90,6 +91,9 @@ def cases(args: Args) -> Iterator[tuple[Judge, Case]]:
         "family": (enumerated, loss_cases.family(small, args.group_size)),
     }
     for name in args.tables:
+        if name == "transformer":
+            yield from ((Judge(of, seed=args.seed), case) for of, case in loss_cases.transformer(args.group_size))
+            continue
         judge, found = chosen[name]
         if name == "trl" and not loss_cases.trl_version():
             console.print("trl: left out, as it is not installed (pip install trl==1.16.0)", markup=False)

@@ -84,6 +84,30 @@ class CreditProblem:
         critic = self._tree.along(values + critic_error * spread * noise, self._tree.outcomes)
         return generalized_advantages(self._rewards, critic, 1.0, gae_lambda)
 
+    def process_rewards(self, episodes: int, seed: int) -> torch.Tensor:
+        """(X, L) what each token adds to the return that a learned head predicts of the text so far.
+
+        A token of the end is paid the return instead of a prediction. The head is linear in the text's length, its
+        number of each token and its last token; it is fitted to sampled episodes, of which each prefix has the rewards
+        that are still to come as its label (as Math-Shepherd, Wang et al. 2024, arXiv 2312.08935; its differences as
+        rewards: Setlur et al. 2024, arXiv 2410.08146).
+
+        Args:
+            episodes: how many it has seen.
+            seed: of these.
+        """
+        tree, generator = self._tree, torch.Generator().manual_seed(seed)
+        tokens = F.one_hot(tree.contexts, tree.num_tokens + 2)[..., : tree.num_tokens].double()  # (S, L, K)
+        lengths = (tree.contexts != tree.pad_id).sum(-1)  # (S,)
+        last = tokens[torch.arange(len(tokens)), (lengths - 1).clamp(min=0)]
+        features = torch.cat([F.one_hot(lengths).double(), tokens.sum(1), last], -1)  # (S, L + 2 K)
+        seen = tree.outcomes[torch.multinomial(self._mass, episodes, True, generator=generator)]  # (N, L)
+        real = seen != tree.pad_id
+        x = features[tree.along(torch.arange(tree.num_contexts), seen)[real].long()]  # (M, L + 2 K)
+        y = returns_to_go(self._rewards, 1.0)[tree.index(seen)][real]
+        head = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)  # ridge
+        return generalized_advantages(self._rewards, tree.along(features @ head, tree.outcomes), 1.0, 0.0)
+
 
 class PerfectCredit(REINFORCE):
     """REINFORCE whose advantages are exact, by an oracle that enumerates what follows."""

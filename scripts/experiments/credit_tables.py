@@ -31,6 +31,8 @@ class Args:
     """Of the generalised advantages."""
     critic_errors: tuple[NonNegative, ...] = (0.0, 0.25, 0.5)
     """Standard deviations of what a critic errs by in each context, in standard deviations of the return."""
+    process_episodes: tuple[Count, ...] = (32, 256, 2048)
+    """Episodes that a learned process reward has seen."""
     beta: NonNegative = 0.0
     """Weight of a KL penalty in the reward, in reward per nat; counterfactual credits know of none and are left out."""
     distance: NonNegative = 1.0
@@ -60,13 +62,20 @@ def comparisons(problem: CreditProblem, args: Args) -> Iterator[tuple[str, Credi
         for gae_lambda in args.lambdas:
             critics = range(1) if critic_error == 0 else draws  # a critic errs the same way in all episodes
             each = [problem.compare([problem.generalized(gae_lambda, critic_error, draw)]) for draw in critics]
-            mean = CreditComparison(*(sum(values) / len(each) for values in zip(*each, strict=True)))
-            yield f"GAE, lambda {gae_lambda:g}, critic's error {critic_error:g}", mean
+            yield f"GAE, lambda {gae_lambda:g}, critic's error {critic_error:g}", mean_of(each)
+    for episodes in args.process_episodes:
+        each = [problem.compare([problem.process_rewards(episodes, draw)]) for draw in draws]
+        yield f"learned process reward, {episodes} episodes", mean_of(each)
     if not args.beta:
         for rest in get_args(Rest):
             for samples in args.samples:
                 found = [problem.counterfactual(rest, samples, draw) for draw in draws]
                 yield f"counterfactual, the rest {rest}, {samples} samples", problem.compare(found)
+
+
+def mean_of(comparisons: list[CreditComparison]) -> CreditComparison:
+    """The mean over critics, each of which errs in its own way in all episodes."""
+    return CreditComparison(*(sum(values) / len(comparisons) for values in zip(*comparisons, strict=True)))
 
 
 def learned(args: Args) -> Table:

@@ -7,13 +7,16 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+import gymnasium as gym
+
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
 from scripts.experiments.gradients import Case
 from scripts.experiments.losses import agent_loss, step_baseline, top_p, where_rewards_differ, with_kl, without_eos
 from scripts.experiments.trl_losses import trl_loss
-from textgym.exact import Objective
+from textgym.exact import AnswerTree, Objective, TokenTree
 from textgym.exact.gradients import Loss
+from textgym.tokenizers import make_tokenizer
 from textgym.training.updates import Normalization
 
 FAMILY: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
@@ -34,11 +37,24 @@ FAMILY: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "CISPO": (GRPO, {"clip_range": None, "importance_sampling_clip_max": 5.0}),
 }
 """Twelve losses, as arguments of the agents."""
+OPTIONS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
+    "RAFT, the best of the group": (REINFORCE, {"keep_best": 1}),
+    "RLOO, unlikeliness": (RLOO, {"unlikeliness_coef": 0.25}),
+    "RLOO, texts without EOS left out": (RLOO, {"mask_truncated_completions": True}),
+    "RLOO, texts without EOS penalised": (RLOO, {"missing_eos_penalty": 0.5}),
+    "PPO, whitened": (PPO, {"gae_lambda": 1.0}),
+}
+"""Options of the agents that select episodes, or change what is paid."""
 PENALTIES = "reward", "k2", "k3", "plain k3"
 """Places and estimators of the KL penalty; plain k3 is not multiplied by the ratio, as no agent here has it."""
 NORMALIZATIONS: tuple[Normalization, ...] = "sum", "sequence", "token"
 """What makes one number of the losses of tokens; `"constant"` is `"sum"` but for a factor."""
 
+TRANSFORMER = (
+    *(f"{name} | reward" for name in ("RLOO", "PPO, lambda 1", "GRPO", "GSPO")),
+    *(f"{name} | {penalty}" for name in ("RLOO", "GRPO") for penalty in ("k2", "plain k3")),
+)
+"""Losses and penalties that are judged on a transformer's texts."""
 TRL: tuple[dict[str, Any], ...] = (
     {},
     {"loss_type": "grpo"},
@@ -63,6 +79,27 @@ def family(objective: Objective, size: int) -> Iterator[Case]:
             for normalization in NORMALIZATIONS:
                 loss = family_loss(name, objective, size, penalty, normalization)
                 yield Case("family", f"{name} | {penalty} | {normalization}", loss, size)
+
+
+def options(objective: Objective, size: int) -> Iterator[Case]:
+    """`OPTIONS`, with the penalty in the reward."""
+    for name, (cls, kwargs) in OPTIONS.items():
+        yield Case("options", name, agent_loss(cls, objective, size, loss_normalization="sum", **kwargs), size)
+
+
+def transformer(size: int) -> Iterator[tuple[Objective, Case]]:
+    """Some losses on texts of a transformer: up to three words of two behind the opening of a review, by `tiny`."""
+    tokenizer = make_tokenizer("tiny")
+    words = [tokenizer.encode(word)[0] for word in (" good", " bad")]
+    answers = AnswerTree(
+        gym.make("TextGen-v0", allowed_tokens=[*words, *tokenizer.eos_token_ids], max_new_tokens=3), prompt_ids=[0]
+    )
+    tree = TokenTree(num_tokens=2, max_new_tokens=3)  # the same outcomes in the same order
+    reference, _ = tree.policy_of(answers.log_probs("tiny")[0])
+    objective = Objective(tree, reference, answers.scores()["reward"][0], beta=0.2)
+    for name in TRANSFORMER:
+        loss, penalty = name.split(" | ")
+        yield objective, Case("transformer", name, family_loss(loss, objective, size, penalty, "sum"), size)
 
 
 def family_loss(name: str, objective: Objective, size: int, penalty: str, normalization: Normalization) -> Loss:

@@ -21,6 +21,8 @@ COLUMNS = {
 """Numbers of a row, and what they are called on the page."""
 HEADS = {
     "losses": ("loss",),
+    "options": ("loss",),
+    "transformer": ("loss", "penalty"),
     "critics": ("critic", "lambda"),
     "faults": ("loss",),
     "trl": ("trainer and arguments",),

@@ -55,9 +55,13 @@ def agent_loss(
             sampled_log_probs=batch.old_log_probs,
             values=batch.values if perfect_critic else zeros,
         ).replace(reference_log_probs=batch.reference_log_probs)
-        episodes = agent.with_advantages(episodes, agent.rewards(episodes))
-        episodes = agent.minibatch(episodes, torch.arange(len(episodes)))
-        losses, _ = agent.loss(episodes, TokenTerms(batch.log_probs, zeros, episodes.values, zeros))
+        rewards = agent.rewards(episodes)
+        episodes = agent.with_advantages(episodes, rewards)
+        kept = agent.trained_on(episodes, rewards).nonzero().flatten()
+        if not len(kept):  # no step is taken
+            return batch.log_probs.sum() * 0.0
+        episodes, batch = agent.minibatch(episodes, kept), Batch(*(field[kept] for field in batch))
+        losses, _ = agent.loss(episodes, TokenTerms(batch.log_probs, zeros[kept], episodes.values, zeros[kept]))
         return reduced(losses, batch, agent.loss_normalization)
 
     return loss

@@ -112,11 +112,20 @@ def test_intervals_cover_the_exact_frontier(words):
     assert inside.min() >= 90 and inside.max() <= 99
 
 
-@pytest.mark.slow  # a minute
-@pytest.mark.parametrize(("prompts", "n", "finite"), [(24, 16, True), (40, 64, False)])
+@pytest.mark.slow  # two minutes
+@pytest.mark.parametrize(("prompts", "n", "finite"), [(24, 16, True), (24, 256, True), (12, 64, True), (40, 64, False)])
 def test_intervals_cover_for_more_designs(words, prompts, n, finite):
     inside = covered(*words, prompts, n, finite, repetitions=200)
     assert inside.min() >= 176 and inside.max() <= 199  # 95% less 4 standard deviations: 190 - 4 * 3.1 = 177
+
+
+def test_a_few_prompts_have_the_interval_of_student():
+    """t(0.975) is 2.201 with 11 degrees of freedom, and 1.960 with all prompts there."""
+    rewards = torch.rand(12, 40, generator=torch.Generator().manual_seed(0))
+    for number, width in ((None, 2.201), (24, 2.201), (12, 1.960)):
+        estimate = Frontier(rewards, num_prompts=number).reward_within(0.1)
+        low, high = ((bound - estimate.value) / estimate.standard_error for bound in estimate.interval())
+        assert (low, high) == pytest.approx((-width, width), abs=1e-3)
 
 
 def test_few_samples_do_not_err_low():

@@ -51,6 +51,20 @@ def test_generalised_advantages_of_a_perfect_critic_are_right_and_those_of_lambd
     assert wrong[0] > 1.5 * wrong[1] > 0.1 and wrong[2] == pytest.approx(0, abs=1e-9)
 
 
+def test_a_process_reward_whose_head_can_say_everything_becomes_the_exact_advantage():
+    """Of the three contexts of texts of two tokens, the features of each are linearly independent."""
+    problem = CreditProblem(gym.make("TextGenToy-v0", num_tokens=2, max_new_tokens=2), 1.0, seed=0, beta=0.5)
+    exact = problem.oracle.credit(problem.objective.tree.outcomes)
+    errors = [(problem.process_rewards(n, 0) - exact).abs().max() for n in (20, 200_000)]
+    assert errors[1] < 0.02 < errors[0]  # a mean of 200,000 returns of deviation 1 is off by 0.002
+
+
+def test_a_learned_process_reward_is_quieter_than_returns_and_biased(problem):
+    learned = [problem.compare([problem.process_rewards(1000, seed)]) for seed in range(5)]
+    returns = problem.compare([problem.returns()])
+    assert all(0.01 < one.bias < 0.3 and one.noise < 0.8 * returns.noise for one in learned)
+
+
 def test_the_mean_of_the_group_shrinks_the_gradient_and_the_others_do_not(problem):
     mean, others = (problem.compare([problem.in_groups(4, loo, s) for s in range(300)]) for loo in (False, True))
     assert mean.bias == pytest.approx(0.25, abs=0.05) and others.bias < 0.05
@@ -73,7 +87,7 @@ def test_perfect_credit_learns_faster():
 def test_the_table(capsys):
     main(tyro.cli(Args, args="--samples 1 --repeats 1".split()))
     printed = capsys.readouterr().out
-    for row in ("exact advantage", "return minus its mean", "GAE, lambda 0.95, critic's error 0.5", "held", "redrawn"):
+    for row in ("exact advantage", "return minus its mean", "GAE, lambda 0.95, critic's error 0.5", "process reward, 32", "held", "redrawn"):
         assert row in printed
     assert torch.get_num_threads() == 1
     main(tyro.cli(Args, args="--beta 0.5 --repeats 1 --seeds 1 --updates 10 --n-envs 4".split()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import tyro
 
-from agents import GRPO, PPO, RLOO
+from agents import GRPO, PPO, REINFORCE, RLOO
 from scripts.experiments import loss_cases
 from scripts.experiments.gradients import Judge, toy_objective
 from scripts.experiments.loss_tables import tables
@@ -32,8 +32,9 @@ def objective():
         (RLOO, {"reward_to_go": True, "loss_normalization": "sum"}),
         (GRPO, {"kl_penalty": "k3", "loss_normalization": "sequence", "clip_range_high": 0.28}),
         (PPO, {"gae_lambda": 0.9, "batch_size": None, "n_epochs": 1}),
+        (REINFORCE, {"keep_best": 1}),
     ],
-    ids=["RLOO", "GRPO", "PPO"],
+    ids=["RLOO", "GRPO", "PPO", "RAFT"],
 )
 def test_the_loss_of_an_agent_is_what_it_trains_on(objective, cls, kwargs):
     """One update of a real agent on a rollout of its own, and the loss of the same episodes by the same table."""
@@ -90,6 +91,13 @@ def test_faults_are_found():
         assert unbiased == name.startswith("right"), name
         assert arrives or not unbiased or "gamma" in name, name
         assert arrives == (measured.below is not None and measured.regret < 1e-3), name
+
+
+def test_on_a_transformer_a_penalty_in_the_reward_leads_to_the_optimum_and_one_in_the_loss_does_not():
+    found = {case.name: Judge(of).measure(case) for of, case in loss_cases.transformer(2) if "RLOO" in case.name}
+    assert len(found) == 3
+    for name, measured in found.items():
+        assert (measured.distance < 1e-3) == name.endswith("| reward"), name
 
 
 @needs_trl

@@ -14,7 +14,8 @@ from textgym.evaluation.aggregates import (
 from textgym.evaluation.chat import Conversation
 from textgym.evaluation.episode_log import read_episodes, write_episodes
 from textgym.evaluation.evaluation import Evaluation, describe, evaluate
-from textgym.evaluation.frontier import Frontier, OutOfRangeError, sample_frontier
+from textgym.evaluation.frontier import Frontier, OutOfRangeError
+from textgym.evaluation.frontier_sampling import sample_frontier
 from textgym.evaluation.importance import (
     ESTIMATORS,
     Estimator,

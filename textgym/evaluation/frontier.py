@@ -24,12 +24,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from textgym.evaluation.policies import ModelPolicy
 from textgym.matching.estimates import Estimate
-from textgym.training.rollouts import collect_episodes
+from textgym.matching.intervals import Z, t_quantile
 
 SMALLEST_SIZE = 10.0
-"""Where the frontier ends: samples per prompt that the weights leave, the harmonic mean over prompts."""
+"""Where the frontier ends: samples per prompt that the weights leave, the harmonic mean over prompts, of 64 or fewer.
+
+Of n > 64 it is sqrt(n / 64) times as many: the further a frontier reaches, the rarer are the texts that it hangs on.
+"""
 SMALLEST_KL = 1e-3
 """Below this KL, in nats per text, a policy counts as the reference."""
 TILTS = 1e-4, 1e4
@@ -71,7 +73,7 @@ class Frontier:
     Attributes:
         start: the reference's own reward.
         limit: the last point that the samples support: of the largest t at which the harmonic mean of n_eff over
-            prompts is at least `SMALLEST_SIZE`.
+            prompts is large enough (`SMALLEST_SIZE`).
         is_whole: whether the frontier ends there for everybody, because p_beta has only the best texts left.
 
     Args:
@@ -123,7 +125,7 @@ class Frontier:
             ValueError: the KL is negative.
         """
         point = self._within(kl)
-        return Estimate.normal(point.reward, point.beta * point.standard_error)
+        return self._estimate(point.reward, point.beta * point.standard_error)
 
     def least_kl(self, reward: float) -> Estimate:
         """The least KL, in nats per text, at which a policy earns `reward`; 0 where the reference does.
@@ -132,7 +134,7 @@ class Frontier:
             OutOfRangeError: the samples do not support it, or no policy earns it.
         """
         point = self._earning(reward)
-        return Estimate.normal(point.kl, point.standard_error)
+        return self._estimate(point.kl, point.standard_error)
 
     def share(self, rewards: torch.Tensor, kls: torch.Tensor) -> Estimate:
         """The share of the attainable reward at a policy's KL: its gain over the reference, by the most possible one.
@@ -153,7 +155,7 @@ class Frontier:
         share, beta = (reward - self.start) / most, point.beta
         variance = _variance_of_mean(rewards - share * beta * kls)
         variance += self._variance(point, -share * beta, share - 1)
-        return Estimate.normal(share, math.sqrt(variance) / most)
+        return self._estimate(share, math.sqrt(variance) / most)
 
     def times_least(self, rewards: torch.Tensor, kls: torch.Tensor) -> Estimate:
         """How many times the least KL for its reward a policy's KL is.
@@ -172,7 +174,7 @@ class Frontier:
         point = self._earning(reward)
         times = kl / point.kl
         variance = _variance_of_mean(kls - times / point.beta * rewards) + self._variance(point, times, 0.0)
-        return Estimate.normal(times, math.sqrt(variance) / point.kl)
+        return self._estimate(times, math.sqrt(variance) / point.kl)
 
     def curve(self, points: int = 60) -> list[Point]:
         """Points from the reference's KL of nearly 0 to the limit, evenly spaced in KL."""
@@ -186,6 +188,12 @@ class Frontier:
         if self.is_whole:
             return f"the frontier ends at {where}"
         return f"{n} samples of each of {prompts} prompts support the frontier up to {where}"
+
+    def _estimate(self, value: float, standard_error: float) -> Estimate:
+        """A number with Student's interval where the prompts are a sample: a few do not show how much prompts differ."""
+        prompts = len(self.rewards)
+        width = standard_error * (Z if prompts in (1, self.num_prompts) else t_quantile(prompts - 1))
+        return Estimate(value, standard_error, value - width, value + width)
 
     def _within(self, kl: float) -> Point:
         if not kl >= 0:
@@ -216,7 +224,8 @@ class Frontier:
         return log_z - (n - 1) * without.mean(-1), weights, without
 
     def _is_supported(self, t: float) -> bool:
-        return not self.is_sampled or bool(self._tilted(t)[1].square().sum(-1).mean() <= 1 / SMALLEST_SIZE)
+        least = SMALLEST_SIZE * max(1.0, self.rewards.shape[1] / 64) ** 0.5
+        return not self.is_sampled or bool(self._tilted(t)[1].square().sum(-1).mean() <= 1 / least)
 
     def _kl_and_reward(self, t: float) -> tuple[float, float]:
         """KL and reward of the point, t L'(t) - L(t) and L'(t)."""
@@ -250,30 +259,6 @@ class Frontier:
             return variance
         between = _variance_of_mean(of_log_z * log_z + of_mean * self._means())
         return (1 - chosen) * between + chosen * variance
-
-
-def sample_frontier(policy: ModelPolicy, prompts: int = 64, samples: int = 128, seed: int | None = None) -> Frontier:
-    """The frontier over a policy's reference, estimated from fresh samples of it.
-
-    Args:
-        policy: with a reference; its env gives the prompts and the reward.
-        prompts: C at most; all of the env's, where it has fewer.
-        samples: n texts of each.
-        seed: of the choice of prompts and of the env; the texts are drawn with torch's random numbers.
-
-    Raises:
-        ValueError: the policy has no reference, its env has a partner, or what `Frontier` refuses.
-        ScorerError: the scorer failed.
-    """
-    policy.task.mdp.refuse_turns("a frontier")
-    if policy.reference is None:
-        raise ValueError("a frontier is relative to a reference, and this policy has none; name one (reference=...)")
-    table, rng, number = policy.task.prompts, np.random.default_rng(seed), policy.task.prompts.num_prompts
-    chosen = table.draw(rng, prompts) if number is None else rng.permutation(number)[:prompts]
-    wanted = chosen.repeat(samples)  # mates side by side
-    rounds = np.resize(wanted, (-(-len(wanted) // policy.n_envs), policy.n_envs))
-    episodes = collect_episodes(policy.env, policy.reference.actor(), len(rounds), seed, rounds)
-    return Frontier(episodes.rewards.sum(-1)[: len(wanted)].view(-1, samples), num_prompts=number)
 
 
 def _means_of_moved(rewards: torch.Tensor, kls: torch.Tensor) -> tuple[float, float]:
