@@ -190,7 +190,7 @@ class Frontier:
         return f"{n} samples of each of {prompts} prompts support the frontier up to {where}"
 
     def _estimate(self, value: float, standard_error: float) -> Estimate:
-        """A number with Student's interval where the prompts are a sample: a few do not show how much prompts differ."""
+        """A number with Student's interval where prompts were chosen, of which a few do not show how they differ."""
         prompts = len(self.rewards)
         width = standard_error * (Z if prompts in (1, self.num_prompts) else t_quantile(prompts - 1))
         return Estimate(value, standard_error, value - width, value + width)
