@@ -63,9 +63,7 @@ def main(args: Args) -> None:
         start = time.process_time()
         rows.append(judge.measure(case).as_json())
         row, seconds = rows[-1], time.process_time() - start
-        numbers = " ".join(
-            f"{name} {cell(row, name)}" for name in ("cosine", "ratio", "noise", "distance", "regret", "beta")
-        )
+        numbers = " ".join(f"{n} {cell(row, n)}" for n in ("cosine", "ratio", "noise", "distance", "regret", "beta"))
         console.print(f"{case.table}: {case.name}: {numbers} ({seconds:.1f} s)", soft_wrap=True, markup=False)
     if args.json is not None:
         settings = {name: value for name, value in vars(args).items() if name not in ("json", "page", "plot")}
