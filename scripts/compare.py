@@ -42,11 +42,12 @@ def main(args: Args) -> list[Comparison]:
         console.print()
         for table in comparison.tables():
             console.print(table)
-        console.print("\n".join([comparison.write(), *comparison.failures]), soft_wrap=True)
+        console.print("\n".join([comparison.write(), *comparison.failures]), soft_wrap=True, markup=False)
     if all(experiment.beta is not None for experiment in experiments):
         scores = Scores(comparisons, [scale_of(experiment) for experiment in experiments])
         report = {"command": shlex.join(["python", "scripts/compare.py", *sys.argv[1:]]), "versions": versions()}
-        console.print(tell(report | scores.to_json(), args.out, known_scores() if args.zoo else None), soft_wrap=True)
+        told = tell(report | scores.to_json(), args.out, known_scores() if args.zoo else None)
+        console.print(told, soft_wrap=True, markup=False)
     if failed := sum(len(comparison.failed) for comparison in comparisons):
         sys.exit(
             f"{failed} runs failed, of which `output.log` in their folders tells; the same command tries them again"

@@ -107,5 +107,7 @@ What each agent reaches after a short training with the arguments in `scripts/co
 A run's score is its reward - beta KL, with the untrained model as 0 and the best policy as 1; ± and intervals are of
 95%, over seeds. `{report["command"]}` makes [these numbers](zoo.json) again and says where they differ by more than the
 intervals; it can be interrupted, and repeats nothing that is done. They were made with {versions}.
-[Comparing agents](compare.md) says what is measured and how it is aggregated."""
+[Comparing agents](compare.md) says what is measured and how it is aggregated. REINFORCE with its own arguments is RLOO,
+so where both have the same settings their runs are the same; distribution matching has read 2,048 texts of the
+untrained model besides its tokens."""
     return "\n".join(["# The zoo", NOTE, "", fill(words), "", markdown(report)])

@@ -11,9 +11,10 @@ from scripts.agent_arguments import EnvArgs
 from scripts.compare import main
 from scripts.experiments import score_tables, zoo
 from scripts.experiments.comparison import Comparison
-from scripts.experiments.score_tables import differences, markdown, zoo_page
+from scripts.experiments.score_tables import differences, known_scores, markdown, zoo_page
 from scripts.experiments.scores import Scale, Scores, scale_of
 from scripts.experiments.zoo import CONFIGS, Args, experiments_of
+from tests.helpers.docs import page
 from textgym.evaluation import Interval, interquartile_mean, probability_of_improvement
 from textgym.exact import TokenTree, soft_optimal
 
@@ -169,6 +170,10 @@ def test_a_wrong_zoo(tmp_path, monkeypatch, text, changed, message):
     (tmp_path / "zoo.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         experiments_of(Args(zoo=True, **changed))
+
+
+def test_the_page_is_made_of_the_scores_that_are_checked_in():
+    assert page("zoo") == zoo_page(known_scores())
 
 
 def test_every_agent_of_the_zoo_is_one():
