@@ -1,4 +1,4 @@
-# make demo | check | test | test-slow | recipes | lint | benchmark: each installs what it needs into .venv first.
+# make demo | check | test | test-slow | recipes | lint | benchmark | site: each installs what it needs into .venv first.
 # `check` is what fits between two edits: no tests of agents, scripts and textgym.sb3; `test` is everything but what
 # takes minutes.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check test test-slow recipes gpu lint benchmark docs clean
+.PHONY: demo check test test-slow recipes gpu lint benchmark docs site clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -65,6 +65,14 @@ benchmark: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python scripts/make_docs.py
+
+# The documentation as a site, runs/site/html/index.html, in an environment of its own; a warning is an error.
+SITE := runs/site
+site:
+	test -d $(SITE)/env || $(PYTHON) -m venv $(SITE)/env
+	$(SITE)/env/bin/pip install --quiet --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 pymdown-extensions==13.1.2
+	$(SITE)/env/bin/python scripts/make_site.py $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(SITE)/env/bin/mkdocs build --quiet --strict --config-file $(SITE)/mkdocs.yml
 
 clean:
 	rm -rf $(VENV)

@@ -22,7 +22,14 @@ ELSEWHERE = {
 }
 """Pages whose blocks are several programs, by the test that runs each of them."""
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
-SLOW = ("docs/constraints.md", "docs/sampling.md", "docs/watch.md", "docs/wrappers.md")
+SLOW = (
+    "docs/constraints.md",
+    "docs/sampling.md",
+    "docs/watch.md",
+    "docs/wrappers.md",
+    "docs/quickstart.md",
+    "docs/tutorials/right_answers.md",
+)
 PROGRAMS = sorted(name for name in PAGES if name not in ELSEWHERE and blocks(PAGES[name]))
 EXPECTED = {
     "docs/exact.md": "total variation 0.0",
