@@ -42,7 +42,7 @@ def test_dimensions_are_around_defaults_and_within_ranges(agent, text, expected)
     [
         ("lr", "ppo has no argument 'lr'"),
         ("ent_coef", "ent_coef is 0.0 by default, which says nothing of its range; give one, as ent_coef=low..high"),
-        ("top_k", "top_k is None by default"),
+        ("micro_batch_size", "micro_batch_size is None by default"),
         ("gae_lambda=0..2", r"gae_lambda is 2; it must be in \[0, 1\]"),
         ("n_epochs=0|1", "n_epochs is 0; it must be an integer of at least 1"),
         ("n_epochs=4..1", "no range"),
