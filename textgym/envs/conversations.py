@@ -11,10 +11,10 @@ from textgym.mdp import BoolArray, IntArray
 
 
 class Conversations:
-    """The conversations of N rows; nothing at all where the env has no partner.
+    """The conversations of N rows.
 
     Args:
-        task: whose partner answers.
+        task: whose partner answers; it has one.
         num_envs: N.
     """
 
@@ -25,8 +25,6 @@ class Conversations:
 
     def start(self, rows: IntArray) -> None:
         """Forget what was said in `rows`, which begin an episode."""
-        if self._task.partner is None:
-            return
         self._begun[rows] = 0
         for row in rows.tolist():
             self._turns[row] = []
@@ -44,8 +42,6 @@ class Conversations:
             tokens: (n,) their newest tokens.
             ended: (n,) whether they have ended; becomes True where the partner ends the episode.
         """
-        if self._task.partner is None:
-            return
         mdp, moved = self._task.mdp, np.arange(len(cells))[rows]
         over, limit = mdp.is_eot[tokens], self._task.max_turn_tokens
         if limit is not None:

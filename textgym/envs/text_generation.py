@@ -101,7 +101,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         self._row: IntArray = np.full(width, self.mdp.pad_id, np.int64)
         self._length, self._running, self._return, self._prompt_id = 0, False, 0.0, -1
         self._totals: dict[str, float] = {}
-        self._conversations = Conversations(self.task, 1)
+        self._conversations = Conversations(self.task, 1) if self.task.partner is not None else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -119,7 +119,8 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
             self._prompt_id = int(prompts.draw(self.np_random, 1)[0])
         self._row[:] = prompts.observations(self._prompt_id)
         self._length, self._running, self._return = 0, True, 0.0
-        self._conversations.start(np.zeros(1, np.int64))
+        if self._conversations is not None:
+            self._conversations.start(np.zeros(1, np.int64))
         self._totals = dict.fromkeys(self.scorer.component_names, 0.0)
         info: dict[str, Any] = {"prompt_id": self._prompt_id}
         return self._finish(info)
@@ -145,18 +146,19 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         if mdp.restricted and not mdp.permits(self._length, token):
             raise InvalidAction(f"token {token} is forbidden after {self._length} tokens; see action_masks()")
         self._length, ended = append(mdp, self._row, mdp.max_prompt_tokens, self._length, token)
-        if self.task.partner is not None:
+        newest = token
+        if self._conversations is not None:
             lengths, over = np.array([self._length]), np.array([ended])
             prompt_ids, tokens = np.array([self._prompt_id]), np.array([token])
             self._conversations.answer(self._row[None], lengths, prompt_ids, slice(None), tokens, over)
             self._length, ended = int(lengths[0]), over[0]
+            newest = int(self._row[mdp.max_prompt_tokens + self._length - 1])
         reward, info = 0.0, dict[str, Any]()
         if ended or self.scorer.per_token:
             reward = self._score(bool(ended))
             self._return += reward
             if ended:
                 self._running = False
-                newest = self._row[mdp.max_prompt_tokens + self._length - 1]
                 info = {**self._totals, "eos": bool(mdp.is_eos[newest]), "prompt_id": self._prompt_id}
         observation, info = self._finish(info)
         return observation, reward, not self._running, False, info

@@ -88,8 +88,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         # once, or each step's arrays may be mapped and faulted in anew (5 times slower at N=1024).
         np.empty((8, *self._cells.shape), np.int64)
         self._starts = np.arange(num_envs) * width + self.mdp.max_prompt_tokens
-        self._lengths = np.zeros(num_envs, np.int64)
-        self._live, self._num_live = np.zeros(num_envs, bool), 0
+        self._lengths, self._live, self._num_live = np.zeros(num_envs, np.int64), np.zeros(num_envs, bool), 0
         self._due = np.zeros(0, np.int64)  # rows that begin anew in the next step, under NextStep
         self._prompt_ids = np.full(num_envs, -1, np.int64)
         self._pins = np.full(num_envs, -1, np.int64)  # -1: not pinned
@@ -97,7 +96,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         self._returns = np.zeros(num_envs)  # for rendering
         self._deferred: DeferredScores | None = None
         self._schedule = PromptSchedule(self.task.prompts, num_envs, num_generations)
-        self._conversations = Conversations(self.task, num_envs)
+        self._conversations = Conversations(self.task, num_envs) if self.task.partner is not None else None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make a copy's `_flat` share memory with its `_cells` again; copied as they are, the two come apart."""
@@ -141,7 +140,8 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         tokens = self._check(actions, rows)
         lengths, row_ended = append(mdp, self._flat, self._starts[rows], self._lengths[rows], tokens)
         self._lengths[rows] = lengths
-        self._conversations.answer(self._cells, self._lengths, self._prompt_ids, rows, tokens, row_ended)
+        if self._conversations is not None:
+            self._conversations.answer(self._cells, self._lengths, self._prompt_ids, rows, tokens, row_ended)
         ended = row_ended if len(row_ended) == self.num_envs else self._spread(rows, row_ended)
         rewards = np.zeros(self.num_envs)
         info: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         elif len(over):
             components = self._pay(rewards, ended, over)
         if len(over):
-            newest = self._flat[self._starts[over] + self._lengths[over] - 1]
+            newest = self._flat[self._starts[over] + self._lengths[over] - 1]  # a partner's end is no action
             info = self._end(over, ended, components | {"eos": mdp.is_eos[newest]})
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             if len(self._due):
@@ -289,10 +289,10 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
             ids[unpinned] = self._schedule.advance(rows[unpinned], self.np_random)
         else:
             ids = self._schedule.advance(rows, self.np_random)
-        self._prompt_ids[rows] = ids
+        self._prompt_ids[rows], self._lengths[rows] = ids, 0
         self._cells[rows] = self.task.prompts.observations(ids)
-        self._lengths[rows] = 0
-        self._conversations.start(rows)
+        if self._conversations is not None:
+            self._conversations.start(rows)
         if self.render_mode is not None:
             self._returns[rows] = 0.0
         if self.scorer.per_token:
