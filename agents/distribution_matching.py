@@ -193,7 +193,7 @@ class DistributionMatching(EpisodicAlgorithm):
 
     def with_terms(self, episodes: Episodes) -> Episodes:
         """The episodes with what reference, policy and proposal say of them."""
-        return self._proposal.evaluated(super().with_terms(episodes))
+        return self._proposal.evaluated(episodes)
 
     def process_rollout(self, episodes: Episodes) -> Episodes:
         """Keep the episodes as the `sample` of the proposal, and count them in Z."""
@@ -272,9 +272,10 @@ class DistributionMatching(EpisodicAlgorithm):
             what is logged in rollouts, `cap_rate`, `length` in tokens, and `entropy`, `distinct_1` to `distinct_3` and
             `self_bleu` as `textgym.evaluation.Evaluation` has them.
         """
+        assert self.reference is not None
         self.start()
         drawn = self.sample_episodes(episodes)
-        theirs = self._collect(episodes // self.n_envs, self.reference.actor())  # type: ignore[union-attr]
+        theirs = self._collect(episodes // self.n_envs, self.reference.actor())
         mixed = mixed_episodes(drawn, theirs, self.token_model, self.reference, self.micro_batch_size)
         sample = self.weighted(mixed, mixture_log_probs(mixed))
         capped = self._pseudo_rewards(sample)[1].abs() > (math.inf if self.cap is None else self.cap)

@@ -46,8 +46,8 @@ class Proposal:
             )
 
     def evaluated(self, episodes: Episodes) -> Episodes:
-        """The episodes with the policy's log-probabilities and values, whoever sampled them."""
-        return episodes
+        """The sampled episodes with the reference's log-probabilities, and the policy's and its values."""
+        return with_log_probs(self.token_model, self.reference, episodes, self.micro_batch_size)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """Log-probabilities of evaluated episodes under the proposal, (E,) float64."""
@@ -75,17 +75,20 @@ def mixture_log_probs(episodes: Episodes) -> torch.Tensor:
 
 
 def mixed_episodes(
-    drawn: Episodes,
-    theirs: Episodes,
-    token_model: TokenModel,
-    reference: Reference | None,
-    micro_batch_size: int | None,
+    ours: Episodes, theirs: Episodes, token_model: TokenModel, reference: Reference, micro_batch_size: int | None
 ) -> Episodes:
-    """The policy's evaluated episodes, (E,), and the reference's, (E,), in turn and all evaluated: (2 E,)."""
-    theirs = with_log_probs(token_model, reference, theirs, micro_batch_size)
+    """Evaluated samples of the policy, (E,), and samples of the reference, (E,), in turn and all evaluated: (2 E,).
+
+    In float32 the reference is not asked about its own samples, whose log-probabilities it gave while it sampled them.
+    """
+    if token_model.dtype == "float32":
+        theirs = theirs.replace(reference_log_probs=theirs.sampled_log_probs)
+    else:
+        theirs = with_log_probs(token_model, reference, theirs, micro_batch_size)
     theirs = with_training_terms(token_model, theirs, micro_batch_size)
-    in_turn = torch.arange(2 * len(drawn), device=drawn.rows.device).view(2, -1).T.flatten()
-    return Episodes.concatenate([drawn, theirs]).select(in_turn)
+    theirs = theirs.replace(sampled_log_probs=theirs.log_probs)
+    in_turn = torch.arange(2 * len(ours), device=ours.rows.device).view(2, -1).T.flatten()
+    return Episodes.concatenate([ours, theirs]).select(in_turn)
 
 
 class Mixture(Proposal):
@@ -108,14 +111,12 @@ class Mixture(Proposal):
             )
 
     def evaluated(self, episodes: Episodes) -> Episodes:
-        """The episodes, with the policy's log-probabilities and values for the reference's rows as well."""
+        """The episodes with what each model says of the other one's rows; of its own, sampling has told."""
         if self.token_model.dtype != "float32":
-            return episodes  # the training forward has evaluated all
-        index = torch.arange(1, len(episodes), 2, device=episodes.rows.device)
-        theirs = with_training_terms(self.token_model, episodes.select(index), self.micro_batch_size)
-        log_probs = episodes.log_probs.index_copy(0, index, theirs.log_probs)
-        values = episodes.values.index_copy(0, index, theirs.values)
-        return episodes.replace(log_probs=log_probs, sampled_log_probs=log_probs, values=values)
+            return super().evaluated(episodes)  # one pass of each model over all
+        ours, theirs = (episodes.select(slice(first, None, 2)) for first in (0, 1))
+        ours = with_log_probs(self.token_model, self.reference, ours, self.micro_batch_size)
+        return mixed_episodes(ours, theirs, self.token_model, self.reference, self.micro_batch_size)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:
         """Log-probabilities under (pi + a) / 2, (E,) float64."""
@@ -146,7 +147,7 @@ class Adaptive(Proposal):
 
     def evaluated(self, episodes: Episodes) -> Episodes:
         """The episodes with the policy's log-probabilities, since a copy of it sampled them."""
-        episodes = with_training_terms(self.token_model, episodes, self.micro_batch_size)
+        episodes = with_training_terms(self.token_model, super().evaluated(episodes), self.micro_batch_size)
         return episodes.replace(sampled_log_probs=episodes.log_probs)
 
     def log_q(self, episodes: Episodes) -> torch.Tensor:

@@ -209,12 +209,7 @@ def random_pairs(mdp: TextMDP, prompts: IntArray, ragged: bool, pairs_per_prompt
 
 
 def round_trip_prompts(tokenizer: Any, tokens: int, count: int, seed: int = 0) -> list[str]:
-    """Texts of exactly `tokens` tokens each."""
-    rng = np.random.default_rng(seed)
-    prompts: list[str] = []
-    while len(prompts) < count:
-        ids = rng.integers(300, 2000, tokens).tolist()
-        text = tokenizer.decode(ids)
-        if tokenizer.encode(text) == ids:
-            prompts.append(text)
-    return prompts
+    """Texts of exactly `tokens` tokens each, of words that are one token with the space before them."""
+    texts = {i: tokenizer.decode([i]) for i in range(300, 2000)}
+    words = [i for i, text in texts.items() if text[:1] == " " and text[1:].isalpha() and tokenizer.encode(text) == [i]]
+    return [tokenizer.decode(ids) for ids in np.random.default_rng(seed).choice(words, (count, tokens)).tolist()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -186,7 +187,8 @@ def train(
     model: str = "tiny",
     num_envs: int = 16,
     lengths: tuple[Lengths, ...] = ("equal", "ragged"),
-    prompt_tokens: int = 8,
+    prompt_tokens: tuple[int, ...] = (8,),
+    num_generations: int = 4,
     new_tokens: int = 32,
     kl_coef: float = 0.0,
     proposal: ProposalName = "mixture",
@@ -208,6 +210,7 @@ def train(
         num_envs: episodes of a step; pairs are half as many.
         lengths: equal or ragged.
         prompt_tokens: of every prompt.
+        num_generations: episodes that share a prompt; of pairs, 4 do.
         new_tokens: the length limit.
         kl_coef: weight of the KL to the reference; 0 keeps no reference.
         proposal: where distribution-matching samples; a bare step samples from the policy.
@@ -221,8 +224,9 @@ def train(
         options = {"target": {"name": "rlhf", "beta": 10.0}, "proposal": proposal, "initial_episodes": num_envs}
     if pairs := algorithm == "dpo":
         options = {}
-    for kind in lengths:
-        bench = Bench(algorithm, model, num_envs, 4, prompt_tokens, new_tokens, kind, 1, device, dtype, **options)
+    for tokens, kind in product(prompt_tokens, lengths):
+        sizes = (num_envs, num_generations, tokens, new_tokens)
+        bench = Bench(algorithm, model, *sizes, kind, 1, device, dtype, **options)
         agent = bench.agent
         _, callback = agent._setup_learn(10**9, None)
 

@@ -84,6 +84,7 @@ def test_actions_with_and_without_eos():
         (["update", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
         (["train", "--algorithm", "ppo", "--kl-coef", "0.1", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
         (["train", "--algorithm", "dpo", "--num-envs", "4", "--new-tokens", "8"], {"bare"}),
+        (["train", "--num-envs", "8", "--num-generations", "8", "--new-tokens", "8"], {"bare"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -138,7 +139,7 @@ def test_random_lengths_are_geometric():
 
 def test_prompts_have_the_wanted_length():
     tokenizer = from_pretrained(load_tokenizer("tiny"))
-    assert {len(tokenizer.encode(text)) for text in round_trip_prompts(tokenizer, 8, 20)} == {8}
+    assert {len(tokenizer.encode(text)) for text in round_trip_prompts(tokenizer, 512, 20)} == {512}
 
 
 def test_scorers_beside_their_rollout(capsys):
