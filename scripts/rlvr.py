@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
     start_script(__file__)  # before the imports below, which take seconds
 
+from dataclasses import replace
 from typing import Any
 
 from scripts.command_line import console
@@ -32,6 +33,7 @@ def in_words(record: dict[str, Any]) -> str:
 
 def main(args: Args) -> Report:
     """Run what is not there yet, then print and write the table."""
+    _ = replace(args).answers  # what cannot be asked is refused before anything is trained
     records = run_one(args, in_words)
     untrained = EpisodicAlgorithm("TokenPolicy", args.env.make(), args.model, device=args.device)
     report = Report(records, args.best_of(untrained), args)

@@ -300,10 +300,13 @@ def test_values_have_their_types(tmp_path):
     ("changed", "message"),
     [
         ({"agents": ("rlo",)}, rf"unknown agent 'rlo'; accepted are {re.escape(str(sorted(COMMANDS)))}$"),
-        ({"agents": ("rloo:lr=1",)}, r"'lr=1' in 'rloo:lr=1' .* argument of rloo: \['batch_size', .*'learning_rate'"),
-        ({"agents": ("rloo:gae_lambda=1",)}, r"'gae_lambda=1' in"),
+        (
+            {"agents": ("rloo:lr=1",)},
+            "'rloo:lr=1' has 'lr', which is no argument of rloo; .*'learning_rate'",
+        ),
+        ({"agents": ("rloo:gae_lambda=1",)}, "has 'gae_lambda', which is no argument of rloo"),
         ({"agents": ("ppo:kl_coef",)}, r"'kl_coef' in 'ppo:kl_coef' is not name=value"),
-        ({"agents": ("ppo:seed=3",)}, "'seed=3' in"),
+        ({"agents": ("ppo:seed=3",)}, "has 'seed', which is no argument of ppo"),
         ({"agents": ("ppo", "rloo", "ppo")}, "two of .* share one"),
         ({"agents": ()}, "at least one agent"),
         ({"evaluation_episodes": 40}, "--evaluation-episodes 40 is not a multiple of --n-envs 16"),

@@ -74,9 +74,9 @@ def test_the_distance_from_the_frontier(checkpoint, model, tmp_path, capsys):
     assert written["frontier"]["shape"] == [1, 50]
     limit = written["frontier"]["limit"]
     assert f"50 samples of each of 1 prompts support the frontier up to KL {limit['kl']:.2f} nats" in printed
-    for number, row in (
-        (result.share_of_attainable, "share of the attainable reward"),
-        (result.times_least_kl, "times the least KL for this reward"),
+    for number, row in (  # their first words: a narrow terminal wraps names
+        (result.share_of_attainable, "share of the attainable"),
+        (result.times_least_kl, "times the least KL"),
     ):
         assert (row in printed) == (number is not None)
     plain = main(Args(model=model, env_id="TextGenChars-v0", **common))
