@@ -159,7 +159,7 @@ class TextMDP:
         return self.is_full[lengths] | ((lengths > 0) & np.append(self.is_eos, False)[newest])
 
     def ended_by_eos(self, observations: IntArray) -> BoolArray:
-        """Whether the newest token of each row is an EOS id: (..., P + T) -> (...)."""
+        """Whether each row has an EOS id behind its prompt: (..., P + T) -> (...)."""
         return np.append(self.is_eos, False)[observations[..., self.max_prompt_tokens :]].sum(-1) > 0
 
     def action_masks(self, lengths: IntArray | int) -> BoolArray:

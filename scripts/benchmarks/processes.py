@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import statistics
 import subprocess
@@ -11,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from textgym.arguments import Count
 
@@ -55,7 +56,7 @@ def processes(
                     stdout=subprocess.DEVNULL,
                     env=os.environ | {"OMP_NUM_THREADS": "1"},
                 )
-                measured.append(rate(Path(folder, "run", "progress.csv")))
+                measured.append(rate(Path(folder, "run")))
     one, several = (statistics.median(measured) for measured in rates.values())
     yield {
         "benchmark": "processes",
@@ -66,9 +67,11 @@ def processes(
     }
 
 
-def rate(log: Path) -> float:
-    """Tokens per second from the end of the first update in a progress.csv to that of the last."""
-    with log.open() as file:
-        rows = list(csv.DictReader(file))
-    tokens, seconds = ([float(row[f"time/{name}"]) for row in rows] for name in ("total_timesteps", "time_elapsed"))
-    return (tokens[-1] - tokens[0]) / (seconds[-1] - seconds[0])
+def rate(run: Path) -> float:
+    """Tokens per second of a run from the end of the first update to that of the last, by its TensorBoard log.
+
+    The log has the time of each row; progress.csv has whole seconds.
+    """
+    (events,) = run.rglob("events.out.*")
+    rows = EventAccumulator(str(events)).Reload().Scalars("rollout/reward")  # whose steps are tokens
+    return (rows[-1].step - rows[0].step) / (rows[-1].wall_time - rows[0].wall_time)

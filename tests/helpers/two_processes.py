@@ -104,13 +104,14 @@ def reward_model_steps():
 
 
 def unseeded_weights():
-    """The weights of an agent, value head and adapters included, whose processes drew them each for themselves."""
+    """The weights of an agent, value head and reference included, whose processes drew them each for themselves."""
     torch.manual_seed(rank())
     env = gym.make_vec("TextGen-v0", num_envs=ROWS, num_generations=4, autoreset_mode="Disabled", **CHARACTERS)
     agent = PPO("TokenPolicy", env, small_llama(seed=rank()), device="cpu")
     agent.set_logger(configure(None, []))
     agent.learn(1)
-    return {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
+    models = {"policy": agent.policy, "reference": agent.reference.model}
+    return {f"{of}.{n}": p.detach().clone() for of, model in models.items() for n, p in model.named_parameters()}
 
 
 def main(out):

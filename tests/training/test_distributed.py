@@ -76,4 +76,5 @@ def test_a_reward_model_of_two_processes_is_that_of_one(two):
 
 def test_processes_that_drew_other_weights_train_those_of_the_first(two):
     first, second = two["unseeded"]
+    assert {name.partition(".")[0] for name in first} == {"policy", "reference"}
     assert all(torch.equal(value, second[key]) for key, value in first.items())

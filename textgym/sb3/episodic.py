@@ -199,8 +199,8 @@ class EpisodicAlgorithm(CheckedArguments, EpisodeCollection):
         self.n_steps = episodes // self.n_envs  # rounds of one episode per env
         self.rollout_buffer_kwargs = {"max_new_tokens": mdp.max_new_tokens}
         super()._setup_model()
-        self.mdp = mdp
-        self.reference = None
+        self._begin_alike()  # before a reference is a copy
+        self.mdp, self.reference = mdp, None
         if self._reference_given or self.needs_reference():
             self.reference = Reference(self.token_model, self.reference_source, self._reference_given)
         if self.env is not None:

@@ -74,7 +74,7 @@ class EpisodeCollection(ResumableAlgorithm):
             False if a callback stopped the training.
         """
         self.begin_rollout()
-        self._join_processes()
+        self._part_random_numbers()
         before, actor = self.num_timesteps, self.actor()
         actor.reset()
         rollout_buffer.reset()
@@ -155,14 +155,14 @@ class EpisodeCollection(ResumableAlgorithm):
             parts.append(self._collect(1, actor))
         return Episodes.concatenate(parts).select(slice(wanted))
 
-    def _join_processes(self) -> None:
-        """Start from the first process's weights, and give each but this one random numbers of its own.
+    def _begin_alike(self) -> None:
+        """Take the first process's weights, whatever this one has drawn for itself."""
+        distributed.copy_first(self.policy.parameters())
 
-        The first keeps its own, whose state checkpoints hold.
-        """
+    def _part_random_numbers(self) -> None:
+        """Give each process but the first, whose random state checkpoints hold, random numbers of its own."""
         if distributed.world_size() == 1:
             return
-        distributed.copy_first(self.policy.parameters())
         drawn = distributed.from_first(int(torch.randint(2**31, ())))
         if rank := distributed.rank():
             assert self.env is not None
