@@ -1,4 +1,4 @@
-# make demo | check | test | test-slow | recipes | lint | benchmark | site: each installs what it needs into .venv first.
+# make demo | check | test | test-slow | test-lowest | recipes | lint | benchmark | site: each installs what it needs into .venv first.
 # `check` is what fits between two edits: no tests of agents, scripts and textgym.sb3; `test` is everything but what
 # takes minutes.
 PYTHON ?= python3
@@ -6,17 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo check test test-slow recipes gpu lint benchmark docs site clean
+.PHONY: demo check test test-slow test-lowest recipes gpu lint benchmark docs site clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
+FAST := -q -m "not (slow or gpu or subprocess or docs or large)" \
+	--ignore=tests/agents --ignore=tests/scripts --ignore=tests/sb3 --ignore=tests/language_models/test_adapters.py
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not (slow or gpu or subprocess or docs or large)" \
-		--ignore=tests/agents --ignore=tests/scripts --ignore=tests/sb3 --ignore=tests/language_models/test_adapters.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(FAST)
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,6 +27,14 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# The tests of `check` with the lowest versions that pyproject.toml allows, in an environment of its own. PyPI's build of this
+# torch brings gigabytes of CUDA packages.
+LOWEST := runs/lowest
+test-lowest:
+	test -d $(LOWEST) || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[dev]"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(FAST)
 
 # TextGym in the loops of other libraries, each in an environment of its own below runs/recipes.
 recipes: $(STAMP)
@@ -70,7 +79,7 @@ docs: $(STAMP)
 SITE := runs/site
 site:
 	test -d $(SITE)/env || $(PYTHON) -m venv $(SITE)/env
-	$(SITE)/env/bin/pip install --quiet --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 pymdown-extensions==13.1.2
+	$(SITE)/env/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mkdocs mkdocs-material pymdown-extensions
 	$(SITE)/env/bin/python scripts/make_site.py $(SITE)
 	NO_MKDOCS_2_WARNING=1 $(SITE)/env/bin/mkdocs build --quiet --strict --config-file $(SITE)/mkdocs.yml
 

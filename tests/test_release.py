@@ -1,7 +1,6 @@
 """What a release is made of: the wheel and the source distribution, in a bare environment, and the citation."""
 
 import importlib.metadata
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.docs import ROOT
 
@@ -31,6 +31,20 @@ def core_distributions():
     return found
 
 
+def requirements(*names):
+    """The requirements of the core and of extras, those of the extras that these name included."""
+    found, extras = list(map(Requirement, PROJECT["dependencies"])), PROJECT["optional-dependencies"]
+    for requirement in map(Requirement, [text for name in names for text in extras[name]]):
+        found += requirements(*requirement.extras) if requirement.name == "textgym" else [requirement]
+    return found
+
+
+def pins(name):
+    """The versions that a file of constraints names, by the normalised name of the distribution."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if line}
+
+
 def link_distributions(names, folder):
     """A folder that holds these distributions of this environment, and no others."""
     for name in names:
@@ -46,10 +60,10 @@ def built(tmp_path_factory):
     pytest.importorskip("build.__main__", reason="the package build is missing")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     shutil.copytree(ROOT / "textgym", source / "textgym", ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("agents", "scripts"):  # which must stay out
-        (source / folder).mkdir()
-        shutil.copy(ROOT / folder / "__init__.py", source / folder)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("agents/__init__.py", "scripts/__init__.py", "tests/test_mdp.py", "tests/helpers/docs.py"):
+        (source / file).parent.mkdir(parents=True, exist_ok=True)  # which must stay out
+        shutil.copy(ROOT / file, source / file)
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
@@ -78,11 +92,12 @@ def test_the_wheel_holds_the_package_and_its_assets_and_nothing_else(built):
 
 
 def test_the_source_distribution_can_be_built_again(built):
+    """It holds no tests: most of them need the agents and scripts of the checkout, and setuptools would take some."""
     (file,) = built.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "textgym/language_models/tiny/model.safetensors"} <= names
-    assert not [name for name in names if name.startswith(("agents", "scripts"))]
+    assert not [name for name in names if name.startswith(("agents", "scripts", "tests"))]
 
 
 def test_the_wheel_works_with_the_core_dependencies_alone(built, tmp_path):
@@ -128,8 +143,14 @@ def test_the_citation_has_what_its_format_asks_for_and_the_version_of_the_packag
 
 def test_every_package_of_the_extras_has_a_pin():
     """Or a fresh clone would be tested with other versions than those that were tried."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines if "==" in line}
-    extras = PROJECT["optional-dependencies"]
-    wanted = {Requirement(text).name for text in [*PROJECT["dependencies"], *extras["dev"], *extras["agents"]]}
-    assert {re.sub(r"[-_.]+", "-", name).lower() for name in wanted} - {"textgym"} <= pinned
+    wanted = {canonicalize_name(requirement.name) for requirement in requirements("dev", "agents")}
+    assert wanted <= set(pins("constraints.txt"))
+
+
+def test_the_lowest_versions_are_those_that_the_package_allows():
+    floors = {}
+    for requirement in requirements("dev"):
+        (floor,) = requirement.specifier
+        assert floor.operator == ">=", requirement
+        assert floors.setdefault(canonicalize_name(requirement.name), floor.version) == floor.version, requirement
+    assert pins("constraints-lowest.txt") == floors

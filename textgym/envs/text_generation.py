@@ -136,7 +136,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         if not self._running:
             raise ResetNeeded("the episode has ended (or none was started); call reset() before step()")
         try:
-            if action is True or action is False:
+            if isinstance(action, bool | np.bool_):
                 raise TypeError
             token = operator.index(action)
         except TypeError:
