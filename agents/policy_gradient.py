@@ -195,8 +195,9 @@ class PolicyGradient(CurriculumRollouts):
             episodes: a rollout, with advantages.
             rewards: (E, T), penalties included.
         """
-        complete = self.ended_by_eos(episodes)
-        return complete if self.mask_truncated_completions else torch.ones_like(complete)
+        if self.mask_truncated_completions:
+            return self.ended_by_eos(episodes)
+        return torch.ones(len(episodes), dtype=torch.bool, device=episodes.rows.device)
 
     def ended_by_eos(self, episodes: Episodes) -> torch.Tensor:
         """Which episodes have an EOS, (E,) bool; the others ended by length."""

@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import configure_logger, get_device, set_ran
 from tqdm import tqdm
 
 from textgym.arguments import AsJSON, CheckedArguments, Count, Named, NonNegative, Positive, Seed, check_argument
+from textgym.files import whole_folder
 from textgym.language_models.devices import Device
 from textgym.language_models.forward import memory_advice
 from textgym.mdp import IntArray
@@ -26,7 +27,6 @@ from textgym.preferences.measures import RewardEvaluation, evaluated
 from textgym.preferences.objectives import LossName, Objective
 from textgym.preferences.reward_models import CENTRED_ON, CosineEncoder, RewardHead, ScoreModel
 from textgym.training import distributed
-from textgym.training.files import whole_folder
 
 TIE_LEARNING_RATE = 0.01
 """Of log nu, a single number whose unit is that of a reward."""

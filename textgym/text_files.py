@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from textgym.files import whole_file
 
 
 def lines_of(path: Path, what: str) -> Iterator[tuple[str, str]]:
@@ -60,9 +61,5 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OSError: it could not be written; the disk is full, say.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

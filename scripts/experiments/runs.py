@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,16 +25,17 @@ from scripts.agent_arguments import EnvArgs, RunArgs, TrainArgs
 from scripts.command_line import console, versions
 from scripts.experiments.comparison import UNTRAINED
 from scripts.experiments.entries import command_of, label, settings_of, shell_command
-from scripts.experiments.workers import LOG, Job, WorkerArgs, outcomes, write_whole
+from scripts.experiments.workers import LOG, Job, WorkerArgs, outcomes
 from textgym.arguments import Count
 from textgym.evaluation import ModelPolicy, evaluate
+from textgym.files import whole_file
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.training.reference import Reference
 
 
 @dataclass
-class TrainingArgs:
+class TrainingArgs(ABC):
     """What to compare. A subclass says how a policy is evaluated, and may have arguments of its own for that."""
 
     agents: tyro.conf.Positional[tuple[str, ...]]
@@ -63,17 +65,17 @@ class TrainingArgs:
             return None
         return command_of(entry, RunArgs(self.out, self.total_timesteps), self.env, self.model, self.device)
 
+    @abstractmethod
     def evaluation_arguments(self) -> dict[str, Any]:
         """What the result of an evaluation depends on, as JSON.
 
         Raises:
             ValueError: the arguments do not go together.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, agent: EpisodicAlgorithm, seed: int) -> dict[str, Any]:
         """The evaluation of a run's last policy, as JSON."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -148,7 +150,9 @@ class Run:
             "arguments": self.arguments,
         }
         record |= results
-        write_whole(self.folder / "run.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.folder / "run.json") as new:
+            new.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return record
 
 

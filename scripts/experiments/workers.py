@@ -21,6 +21,7 @@ from typing import Annotated, Any, NamedTuple
 
 from scripts.command_line import in_a_line_or_two
 from textgym.arguments import Count, NonNegative, Positive, Range
+from textgym.files import whole_file
 from textgym.importing import require
 
 LOG = "output.log"
@@ -127,16 +128,10 @@ def on_ray(jobs: Sequence[Job], options: WorkerArgs) -> Iterator[Outcome]:
         except ray.exceptions.RayError as lost:  # the worker, after all retries, or its machine
             error, files = in_a_line_or_two(lost), {}
         for name in sorted(files, key="run.json".__eq__):  # the result last: it says that the rest is there
-            write_whole(job.folder / name, files[name])
+            job.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(job.folder / name) as new:
+                new.write_bytes(files[name])
         yield job, error
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".new")
-    temporary.write_bytes(content)
-    temporary.replace(file)
 
 
 def attempt(job: Job) -> str | None:

@@ -67,7 +67,7 @@ def test_a_kill_while_a_column_is_added_loses_no_row(tmp_path, monkeypatch):
     log = CSVLog(tmp_path / "progress.csv")
     dump(log, 10, a=1)
     before = (tmp_path / "progress.csv").read_text()
-    monkeypatch.setattr("textgym.sb3.logs.os.replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("textgym.files.os.replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         dump(log, 20, a=1, b=2)
     assert (tmp_path / "progress.csv").read_text() == before

@@ -8,7 +8,6 @@ prompt. So logs of several behaviours may stand one after the other in a file.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import torch
 
 from textgym.arguments import accepts
 from textgym.envs.task import TextTask
+from textgym.files import whole_file
 from textgym.importing import did_you_mean
 from textgym.mdp import TextMDP
 from textgym.text_files import lines_of, parsed
 from textgym.training.episodes import Episodes
-from textgym.training.files import temporary_name
 
 LISTS = {"prompt_ids": int, "completion_ids": int, "logprobs": float, "rewards": float}
 COLUMNS = ("prompt", "completion", *LISTS)
@@ -41,11 +40,9 @@ def write_episodes(path: str | Path, episodes: Episodes, task: TextTask) -> None
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = temporary_name(path)
-    with new.open("w", encoding="utf-8") as file:
+    with whole_file(path) as new, new.open("w", encoding="utf-8") as file:
         for i in range(len(episodes)):
             file.write(_line(episodes.select(i), task) + "\n")
-    os.replace(new, path)
 
 
 def read_episodes(path: str | Path, task: TextTask) -> Episodes:

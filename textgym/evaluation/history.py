@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from textgym.evaluation.evaluation import Evaluation
-from textgym.training.files import sync, temporary_name
+from textgym.files import whole_file
 
 STEP = "num_timesteps"
 SINGLE = tuple("reward kl_to_reference entropy length eos_share distinct_1 distinct_2 distinct_3 self_bleu".split())
@@ -94,7 +93,6 @@ class EvaluationHistory:
         return rows
 
     def _write(self) -> None:
-        new = temporary_name(self.path)
-        new.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows), encoding="utf-8")
-        sync(new)
-        os.replace(new, self.path)
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
+        with whole_file(self.path) as new:
+            new.write_text(lines, encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from textgym.files import whole_file
 from textgym.sb3.trackers import TrackerLog, TrackerName
-from textgym.training.files import sync, temporary_name
 from textgym.training.run import RunFolder
 
 STEP = "time/total_timesteps"
@@ -102,14 +101,11 @@ class CSVLog(KVWriter):
 
     def _write_all(self, rows: list[dict[str, str]]) -> None:
         """Replace the file, and open it to append."""
-        new = temporary_name(self.path)
-        with new.open("w", encoding="utf-8", newline="") as file:
+        with whole_file(self.path) as new, new.open("w", encoding="utf-8", newline="") as file:
             writer = self._writer_of(file)
             if self.columns:
                 writer.writeheader()
             writer.writerows(rows)
-        sync(new)
-        os.replace(new, self.path)
         self._file = self.path.open("a", encoding="utf-8", newline="")
         self._writer = self._writer_of(self._file)
 

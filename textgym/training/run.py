@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from textgym.arguments import Count, check_argument
-from textgym.training.files import follow, point, remove, remove_leftovers, sync
+from textgym.files import follow, point, remove, remove_leftovers, sync
 
 try:
     import fcntl

@@ -31,8 +31,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from textgym.arguments import plain_numbers
+from textgym.files import follow, whole_folder
 from textgym.importing import did_you_mean
-from textgym.training.files import follow, whole_folder
 from textgym.training.random_state import check_random_state
 
 FORMAT = 1

@@ -1,6 +1,6 @@
-"""Folders that are written whole or not at all, whatever ends the process: an error, a kill, a power cut.
+"""Files and folders that are written whole or not at all, whatever ends the process: an error, a kill, a power cut.
 
-A folder is written under another name, brought to the disk, and only then takes its place, in one step of the file
+Each is written under another name, brought to the disk, and only then takes its place, in one step of the file
 system. A pointer is a link that changes in one step, too. Left out: several writers of one path at a time, which a
 run's lock prevents (`textgym.training.run`).
 """
@@ -40,6 +40,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
             exchange(new, path)
         else:
             os.rename(new, path)
+        sync(path.parent)
+    finally:
+        remove(new)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that becomes `path` when the block ends without an error; an error leaves the old one.
+
+    Raises:
+        OSError: it could not be written; the disk is full, say.
+    """
+    path = Path(os.path.realpath(path))
+    new = temporary_name(path)
+    try:
+        yield new
+        sync(new)
+        os.replace(new, path)
         sync(path.parent)
     finally:
         remove(new)

@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, and pointers that change in one step."""
+"""Files and folders that are written whole or not at all, and pointers that change in one step."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from textgym.training import files
-from textgym.training.files import follow, point, remove, remove_leftovers, whole_folder
+from textgym import files
+from textgym.files import follow, point, remove, remove_leftovers, whole_file, whole_folder
 
 
 def write(path, text):
@@ -41,6 +41,19 @@ def test_an_error_leaves_what_was_there(tmp_path):
         (folder / "a").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert (tmp_path / "m" / "a").read_text() == "old" and names(tmp_path) == ["m"]
+
+
+def test_a_file_replaces_another_whole_or_not_at_all(tmp_path):
+    (file := tmp_path / "f").write_text("old")
+    (tmp_path / "link").symlink_to("f")
+    with pytest.raises(OSError, match="No space"), whole_file(tmp_path / "link") as new:
+        new.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert file.read_text() == "old" and names(tmp_path) == ["f", "link"]
+    with whole_file(tmp_path / "link") as new:
+        new.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new" and names(tmp_path) == ["f", "link"] and (tmp_path / "link").is_symlink()
 
 
 def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
@@ -98,7 +111,7 @@ def test_what_is_removed_is_never_half_there(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from textgym.training.files import whole_folder
+from textgym.files import whole_folder
 path, n = Path(sys.argv[1]), 0
 while True:
     n += 1
