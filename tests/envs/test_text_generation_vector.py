@@ -324,6 +324,11 @@ def test_bad_arguments(kwargs, message):
         ({"prompts": "ab"}, "one entry per row, 2"),
         ({"reset_mask": [True, False]}, "numpy bool array"),
         ({"reset_mask": np.array([False, False])}, "with a True in it"),
+        ({"episode_of": [1, 0]}, "numpy array of 2 integers"),
+        ({"episode_of": np.array([0.0, 1.0])}, "numpy array of 2 integers"),
+        ({"episode_of": np.array([0, 0])}, "different rows from 0 to 1"),
+        ({"episode_of": np.array([0, 2])}, "different rows from 0 to 1"),
+        ({"episode_of": np.array([-1, 0])}, "different rows from 0 to 1"),
     ],
 )
 def test_bad_options(options, message):
@@ -331,6 +336,21 @@ def test_bad_options(options, message):
     env.reset()
     with pytest.raises(ValueError, match=message):
         env.reset(options=options)
+
+
+def test_a_row_can_play_the_next_episode_of_another():
+    prompts = ["a", "b", "ab", "ba", "cad", "d"]
+    own, env = (make(4, prompts=prompts, num_generations=2, autoreset_mode="Disabled") for _ in range(2))
+    own.reset(seed=3)
+    env.reset(seed=3)
+    mask, owners = np.array([True, False, False, True]), np.array([2, -1, -1, 0])
+    expected, _ = own.reset(options={"reset_mask": np.ones(4, bool)})  # everyone's second prompt
+    rows, info = env.reset(options={"reset_mask": mask, "episode_of": owners})
+    assert (rows[[0, 3]] == expected[[2, 0]]).all() and info["_prompt_id"].tolist() == mask.tolist()
+    rest, _ = env.reset(options={"reset_mask": np.array([True, True, True, True])})
+    assert (rest[[1, 3]] == expected[[1, 3]]).all()  # whose second is still to come, while 0 and 2 are at their third
+    pinned, _ = env.reset(options={"prompts": ["a", "b", "ab", "ba"], "episode_of": np.array([3, 2, 1, 0])})
+    assert [env.decode(row) for row in pinned] == ["ba", "ab", "b", "a"]
 
 
 def test_step_before_reset_and_rendering():

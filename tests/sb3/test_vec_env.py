@@ -1,4 +1,4 @@
-"""TextVecEnv in Disabled mode: every row plays its episodes to the end, none lost, none twice."""
+"""TextVecEnv in Disabled mode: every row's episodes are played to the end, none lost, none twice."""
 
 import gymnasium as gym
 import numpy as np
@@ -30,25 +30,33 @@ def schedule(seed):
 
 
 def run(env, seed=5, lengths=0):
-    """Play until nothing is live; gives each row's episodes as (first observation, actions, reward, info)."""
+    """Play until nothing is live.
+
+    Gives each row's episodes by number, as (first observation, actions, rewards, info), and of each step how many rows
+    were idle, whether others were live, how many episodes were left to begin, and which rows began one.
+    """
     rng = np.random.default_rng(lengths)
     env.seed(seed)
-    obs, finished, waits = env.reset(), [[] for _ in range(N)], []
+    obs, finished, waits, begun = env.reset(), [{} for _ in range(N)], [], N
     current, live = [(obs[i].copy(), [], []) for i in range(N)], np.ones(N, bool)
     for _ in range(200):
         actions = rng.choice(5, N, p=[0.1] * 4 + [0.6])
+        playing = env.playing.copy()
         obs, rewards, dones, infos = env.step(actions)
         assert (rewards[~live] == 0).all() and not dones[~live].any()  # a row that waits is inert
         for i in np.flatnonzero(live):
             current[i][1].append(int(actions[i]))
             current[i][2].append(float(rewards[i]))
             if dones[i]:
-                finished[i].append((*current[i], infos[i]))
+                number, row = playing[:, i]
+                assert number not in finished[row]
+                finished[row][number] = (*current[i], infos[i])
         live &= ~dones
         fresh = ~live & ~env.venv.unwrapped.mdp.ended(obs)
         for i in np.flatnonzero(fresh):
             current[i] = obs[i].copy(), [], []
-        waits.append((int((~live & [len(f) < EPISODES for f in finished]).sum()), bool(live.any()), fresh.copy()))
+        waits.append((int((~live).sum()), bool(live.any()), N * EPISODES - begun, fresh.copy()))
+        begun += fresh.sum()
         live |= fresh
         if not live.any():
             return finished, waits
@@ -57,13 +65,13 @@ def run(env, seed=5, lengths=0):
 
 @pytest.mark.parametrize("restart_together", [1, 2, 4, N])
 @pytest.mark.parametrize("lengths", range(4))
-def test_every_row_plays_its_episodes_completely_and_in_the_order_of_the_schedule(restart_together, lengths):
+def test_every_row_has_its_episodes_played_completely_with_the_prompts_of_the_schedule(restart_together, lengths):
     env = text_env(restart_together)
     finished, waits = run(env, lengths=lengths)
-    assert [len(episodes) for episodes in finished] == [EPISODES] * N
+    assert [sorted(episodes) for episodes in finished] == [list(range(EPISODES))] * N
     expected = schedule(5)
     for i, episodes in enumerate(finished):
-        for n, (first, actions, rewards, info) in enumerate(episodes):
+        for n, (first, actions, rewards, info) in episodes.items():
             assert info["prompt_id"] == expected[n, i // K]
             prompt = [CHARACTERS["tokenizer"]["alphabet"].index(c) for c in PROMPTS[expected[n, i // K]]]
             assert first.tolist() == [5] * (3 - len(prompt)) + prompt + [5] * 6
@@ -71,12 +79,27 @@ def test_every_row_plays_its_episodes_completely_and_in_the_order_of_the_schedul
             assert actions[-1] == 4 or len(actions) == 6 and 4 not in actions[:-1]
             assert rewards == [0.0] * (len(actions) - 1) + [len(actions)] and info["eos"] == (actions[-1] == 4)
     held = 0
-    for waiting, others_live, fresh in waits:
-        begun = bool(fresh.any())
-        assert begun == bool(waiting and (waiting >= restart_together or not others_live))
-        assert not begun or fresh.sum() == waiting  # all of them together
-        held += waiting > 0 and not begun
+    for idle, others_live, left, fresh in waits:
+        can = min(idle, left)
+        assert fresh.sum() == can if restart_together == 1 else fresh.sum() <= can
+        assert fresh.any() or others_live or not can
+        assert not fresh.any() or fresh.sum() >= restart_together or not others_live  # all of them together
+        held += can > fresh.sum()
     assert held == 0 if restart_together == 1 else restart_together == 2 or held > 0
+
+
+def test_idle_rows_take_over_what_is_left_of_others():
+    env = text_env(episodes=2)
+    env.seed(5)
+    env.reset()
+    begun = []
+    for ends in ([0, 1], [0, 1], [0, 1], [0, 5], [], list(range(N))):  # token 4 ends a row's text
+        before = env.playing.copy()
+        env.step(np.where(np.isin(np.arange(N), ends), 4, 0))
+        begun.append([(i, *env.playing[:, i].tolist()) for i in range(N) if (env.playing != before)[:, i].any()])
+    own, others = [(0, 1, 0), (1, 1, 1)], [(0, 1, 2), (1, 1, 3)]
+    assert begun == [own, others, [(0, 1, 4), (1, 1, 5)], [], [], []]
+    assert (env.venv.unwrapped._prompt_ids[[0, 1]] == schedule(5)[1, [4 // K, 5 // K]]).all()
 
 
 def test_a_reset_begins_anew_in_the_middle_of_everything():
@@ -86,7 +109,7 @@ def test_a_reset_begins_anew_in_the_middle_of_everything():
     for _ in range(4):
         env.step(np.array([4, 0, 0, 4, 0, 1]))
     env.plan(EPISODES)
-    assert [len(episodes) for episodes in run(env)[0]] == [EPISODES] * N
+    assert [sorted(episodes) for episodes in run(env)[0]] == [list(range(EPISODES))] * N
 
 
 def test_a_plan_is_for_one_reset_and_without_one_rows_begin_again_by_themselves():
@@ -112,7 +135,7 @@ def run_steps(env, steps):
 
 
 @pytest.mark.parametrize("mode", ["Disabled", "SameStep"])
-def test_collecting_gives_the_same_number_of_complete_episodes_of_every_row(mode):
+def test_collecting_gives_the_same_number_of_complete_episodes_of_every_rows_prompts(mode):
     kwargs = {**CHARACTERS, "prompts": PROMPTS, "scorer": count_tokens, "num_generations": K}
     env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=N, autoreset_mode=mode, **kwargs))
     mdp = env.venv.unwrapped.mdp
@@ -131,7 +154,7 @@ def test_collecting_gives_the_same_number_of_complete_episodes_of_every_row(mode
     assert np.array_equal(fields["prompt_ids"], schedule(5).repeat(K, axis=1).reshape(-1))
     lengths = mdp.completion_lengths(fields["rows"])
     assert np.array_equal(fields["rewards"].sum(-1), lengths) and np.array_equal(fields["components"][:, 0], lengths)
-    assert sum(live_steps) == lengths.sum() and np.array_equal(np.sum(steps, axis=0), [EPISODES] * N)
+    assert sum(live_steps) == lengths.sum() and np.sum(steps) == N * EPISODES
     written = np.arange(6) < lengths[:, None]
     assert ((fields["sampled_log_probs"] < 0) == written).all()
     assert collect(env, policy.token_model, EPISODES, ("count_tokens",), lambda *args: False) is None

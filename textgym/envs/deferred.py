@@ -66,6 +66,7 @@ class DeferredScores:
 
 def settle(
     scored: list[tuple[IntArray, Scores]],
+    places: IntArray,
     mask: BoolArray,
     rewards: np.ndarray,
     components: np.ndarray,
@@ -75,15 +76,15 @@ def settle(
 
     Args:
         scored: of R episodes of each of N rows, in the order in which they ended.
+        places: (2, R N) where they stand among the R and the N, in the same order.
         mask: (R, N, T) where actions stand; the last one of an episode is paid.
         rewards: (R, N, T)
         components: (R, N, C)
         component_names: C of them.
     """
-    played = np.zeros(mask.shape[1], np.int64)
-    last = mask.shape[2] - 1 - mask[:, :, ::-1].argmax(-1)  # (R, N)
+    first, last = 0, mask.shape[2] - 1 - mask[:, :, ::-1].argmax(-1)  # (R, N)
     for rows, scores in scored:
-        at = played[rows], rows
+        at = tuple(places[:, first : first + len(rows)])
         rewards[(*at, last[at])] = scores.rewards
         components[at] = np.stack([scores.components[name] for name in component_names], -1)
-        played[rows] += 1
+        first += len(rows)

@@ -25,7 +25,7 @@ def check_options(options: dict[str, Any] | None, accepted: Sequence[str]) -> di
     options = options or {}
     if unknown := set(options) - set(accepted):
         raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; accepted are {list(accepted)}")
-    if len(set(options) - {"reset_mask"}) > 1:
+    if len(set(options) - {"reset_mask", "episode_of"}) > 1:
         raise ValueError(f"pin a prompt by text or by ids, not both: {sorted(options)}")
     for name, value in options.items():
         if any(GENERATOR.fullmatch(text) for text in texts_in(value)):
@@ -48,6 +48,24 @@ def rows_of(options: dict[str, Any], num_envs: int) -> BoolArray:
     if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or mask.dtype != bool or not mask.any():
         raise ValueError(f"reset_mask must be a numpy bool array of shape ({num_envs},) with a True in it")
     return mask
+
+
+def owners_of(options: dict[str, Any], mask: BoolArray) -> IntArray:
+    """The rows whose next episodes the rows of `mask` begin: those of `episode_of`, or each its own.
+
+    Raises:
+        ValueError: they are no rows, or one is named twice.
+    """
+    own = np.flatnonzero(mask)
+    if (owners := options.get("episode_of")) is None:
+        return own
+    n = len(mask)
+    if not isinstance(owners, np.ndarray) or owners.shape != (n,) or owners.dtype.kind not in "iu":
+        raise ValueError(f"episode_of must be a numpy array of {n} integers, the rows whose episodes begin")
+    owners = owners[own].astype(np.int64)
+    if ((owners < 0) | (owners >= n)).any() or len(set(owners.tolist())) < len(own):
+        raise ValueError(f"episode_of must name different rows from 0 to {n - 1} where rows begin, not {owners}")
+    return owners
 
 
 def pins_of(options: dict[str, Any], table: PromptTable, num_envs: int) -> IntArray | None:

@@ -17,7 +17,7 @@ from textgym.envs.conversations import Conversations
 from textgym.envs.deferred import DeferredScores
 from textgym.envs.prompt_schedule import PromptSchedule
 from textgym.envs.rendering import ansi
-from textgym.envs.reset_options import check_options, pins_of, rows_of
+from textgym.envs.reset_options import check_options, owners_of, pins_of, rows_of
 from textgym.envs.task import NamedArguments, make_task
 from textgym.mdp import BoolArray, IntArray, append
 
@@ -110,12 +110,15 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
 
         Args:
             seed: seeds `np_random`.
-            options: `reset_mask`, (N,) bool; and a pin, which holds until the next full reset: `prompts`, N texts or
-                chats, or `prompt_ids`, (N, any) integers padded with V.
+            options: `reset_mask`, (N,) bool; `episode_of`, (N,) integers, the row whose next episode each of these
+                rows plays, instead of its own, so that a row can do what is left of another's; and a pin, which holds
+                until the next full reset: `prompts`, N texts or chats, or `prompt_ids`, (N, any) integers padded
+                with V.
         """
         super().reset(seed=seed)
-        pin = check_options(options, ("prompts", "prompt_ids", "reset_mask"))
+        pin = check_options(options, ("prompts", "prompt_ids", "reset_mask", "episode_of"))
         mask = rows_of(pin, self.num_envs)
+        owners = owners_of(pin, mask)
         pins = pins_of(pin, self.task.prompts, self.num_envs)
         if "reset_mask" not in pin:
             self._pins[:] = -1
@@ -123,7 +126,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         if pins is not None:
             self._pins[mask] = pins[mask]
         self._any_pin = bool((self._pins >= 0).any())
-        self._begin(np.flatnonzero(mask))
+        self._begin(np.flatnonzero(mask), owners)
         self._due = self._due[~mask[self._due]]
         return self._cells.copy(), self._prompt_info(mask.copy())
 
@@ -156,7 +159,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
             info = self._end(over, ended, components | {"eos": mdp.is_eos[newest]})
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             if len(self._due):
-                self._begin(self._due)
+                self._begin(self._due, self._due)
                 ended_or_new = ended.copy()
                 ended_or_new[self._due] = True
                 info |= self._prompt_info(ended_or_new)
@@ -255,7 +258,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         final_obs = self._empty.copy()
         final_obs[rows] = self._cells[rows]
         info = {"final_obs": final_obs, "_final_obs": mask, "final_info": info, "_final_info": mask}
-        self._start(rows)
+        self._start(rows, rows)
         return info | self._prompt_info(mask)
 
     def _prompt_info(self, mask: BoolArray) -> dict[str, Any]:
@@ -274,21 +277,21 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         array[rows] = values
         return array
 
-    def _begin(self, rows: IntArray) -> None:
-        """Begin the next episode of `rows`, which have ended or are given up."""
-        self._start(rows)
+    def _begin(self, rows: IntArray, owners: IntArray) -> None:
+        """Begin the next episodes of `owners` in `rows`, which have ended or are given up."""
+        self._start(rows, owners)
         self._live[rows] = True
         self._num_live = int(self._live.sum())
 
-    def _start(self, rows: IntArray) -> None:
-        """Begin the next episode of `rows`."""
+    def _start(self, rows: IntArray, owners: IntArray) -> None:
+        """Begin the next episodes of `owners` in `rows`."""
         self.task.prompts.release(self._prompt_ids, self._pins, self._schedule.rounds)
         if self._any_pin:
-            ids = self._pins[rows]
+            ids = self._pins[owners]
             unpinned = ids < 0
-            ids[unpinned] = self._schedule.advance(rows[unpinned], self.np_random)
+            ids[unpinned] = self._schedule.advance(owners[unpinned], self.np_random)
         else:
-            ids = self._schedule.advance(rows, self.np_random)
+            ids = self._schedule.advance(owners, self.np_random)
         self._prompt_ids[rows], self._lengths[rows] = ids, 0
         self._cells[rows] = self.task.prompts.observations(ids)
         if self._conversations is not None:

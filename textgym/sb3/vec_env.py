@@ -22,10 +22,14 @@ class TextVecEnv(VecEnv):
     Over an env in `"SameStep"` mode it is an ordinary `VecEnv`: an ended row starts anew, and its last observation is
     `infos[i]["terminal_observation"]`. Over one in `"Disabled"` mode an ended row reports `done` once, in the same
     form, and begins its next one as well, unless `plan` says otherwise: `EpisodicAlgorithm` collects complete episodes
-    without waste by letting rows wait that have played theirs.
+    without waste: rows that have played theirs take over what others have not begun, and then wait.
 
     Args:
         venv: a `TextGenerationVectorEnv`, wrapped or not.
+
+    Attributes:
+        playing: (2, N) the episode that each row plays, or played last: its number since the last full reset among
+            those of a row, and this row, whose prompts they are.
 
     Raises:
         ValueError: the env resets on the step after an end (`NEXT_STEP`).
@@ -40,14 +44,15 @@ class TextVecEnv(VecEnv):
         self.venv = venv
         self._same_step = mode is AutoresetMode.SAME_STEP
         self._next_plan = self._plan = sys.maxsize, 1
-        self._live, self._played = np.zeros(venv.num_envs, bool), np.zeros(venv.num_envs, np.int64)
+        self._live, self._begun = np.zeros(venv.num_envs, bool), np.zeros(venv.num_envs, np.int64)
+        self.playing = np.stack([self._begun, np.arange(venv.num_envs)])
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
     def plan(self, episodes: int, together: int = 1) -> None:
         """What follows the next `reset`, and that one only; for a vector env in Disabled mode.
 
         Args:
-            episodes: that every row plays; then it waits.
+            episodes: of every row.
             together: rows begin their next episode when this many wait for it, or nothing else is live.
         """
         self._next_plan = episodes, together
@@ -58,7 +63,8 @@ class TextVecEnv(VecEnv):
         self.reset_infos = [row_of(info, i) for i in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
-        self._live[:], self._played[:] = True, 0
+        self._live[:], self._begun[:] = True, 1
+        self.playing = np.stack([np.zeros_like(self._begun), np.arange(self.num_envs)])
         self._plan, self._next_plan = self._next_plan, (sys.maxsize, 1)
         return obs
 
@@ -77,23 +83,35 @@ class TextVecEnv(VecEnv):
             infos[i]["TimeLimit.truncated"] = bool(truncations[i] and not terminations[i])
             if self._same_step:
                 self.reset_infos[i] = {k: v for k, v in row_of(info, i).items() if not k.startswith("final_")}
-        if not self._same_step:
+        if self._same_step:
+            self.playing[0] += dones
+        else:
             obs = self._restart(obs, dones)
         return obs, rewards.astype(np.float32), dones, infos
 
     def _restart(self, obs: np.ndarray, dones: np.ndarray) -> np.ndarray:
-        """Begin the waiting rows' next episodes, where it is time to."""
+        """Begin the next episodes in the rows that have ended, where it is time to."""
         self._live &= ~dones
-        self._played += dones
-        episodes, together = self._plan
-        waiting = ~self._live & (self._played < episodes)
-        if not waiting.any() or (waiting.sum() < together and self._live.any()):
-            return obs
-        obs, info = self.venv.reset(options={"reset_mask": waiting})
-        self._live |= waiting
-        for i in np.flatnonzero(waiting).tolist():
-            self.reset_infos[i] = row_of(info, i)
-        return obs
+        while True:
+            owners = self._owners()
+            begin = ~self._live & (owners >= 0)
+            if not begin.any() or (begin.sum() < self._plan[1] and self._live.any()):
+                return obs
+            obs, info = self.venv.reset(options={"reset_mask": begin, "episode_of": owners})
+            self.playing[:, begin] = self._begun[owners[begin]], owners[begin]
+            self._begun[owners[begin]] += 1
+            self._live |= begin
+            for i in np.flatnonzero(begin).tolist():
+                self.reset_infos[i] = row_of(info, i)
+
+    def _owners(self) -> np.ndarray:
+        """(N,) whose next episode each row would play: its own, else one of those of whom most is left; -1 for none."""
+        left = self._plan[0] - self._begun  # (N,)
+        owners = np.where(left > 0, np.arange(self.num_envs), -1)
+        idle, others = np.flatnonzero(~self._live & (left == 0)), np.flatnonzero(self._live & (left > 0))
+        others = others[np.argsort(-left[others], kind="stable")][: len(idle)]
+        owners[idle[: len(others)]] = others
+        return owners
 
     def deferring(self) -> AbstractContextManager[DeferredScores | None]:
         """A block in which a slow scorer is asked behind the env (`textgym.training.rollouts.deferring`)."""

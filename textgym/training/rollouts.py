@@ -64,7 +64,10 @@ def _one_round(env: Any, actor: Actor, seed: int | None, options: dict[str, Any]
                 components[ended] = np.stack([infos[name] for name in names], -1)[ended]
             live &= ~ended
         if deferred is not None:
-            settle(deferred.join(), mask[None], terms[0][None], components[None], names)
+            scored = deferred.join()
+            rows = np.concatenate([rows for rows, _ in scored])
+            places = np.stack([np.zeros_like(rows), rows])
+            settle(scored, places, mask[None], terms[0][None], components[None], names)
     fields = {"rows": observations, "mask": mask, "prompt_ids": prompt_ids, "components": components}
     fields |= dict(zip(("rewards", "sampled_log_probs", "values"), terms, strict=True))
     tensors = {name: torch.as_tensor(array, device=actor.device) for name, array in fields.items()}
