@@ -175,7 +175,7 @@ def test_the_ranks_follow_the_schedule():
 def test_stock_agents_follow_the_schedule_too():
     env = TextVecEnv(gym.make_vec("TextGen-v0", num_envs=4, **CHARACTERS, scorer=share_of_a))
     kwargs = TokenPolicy.kwargs_for(env, small_llama(), KINDS["ADALORA"])
-    made = StockPPO(TokenPolicy, env, n_steps=8, batch_size=16, n_epochs=3, policy_kwargs=kwargs, device="cpu")
+    made = StockPPO(TokenPolicy, env, n_steps=8, batch_size=16, n_epochs=3, policy_kwargs=kwargs, seed=0, device="cpu")
     made.learn(32)
     assert made.policy.token_model.ranks[0].steps == 6
     assert sum(made.policy.token_model.ranks[0].ranks().values()) == 28

@@ -86,6 +86,7 @@ def test_no_entry():
         main(Args(**ENV))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
 def test_examples_teach_smollm2_what_it_was_not_told():
     numerals = {"tokenizer": "smollm2-q4", "prompts": "numerals", "level": 1, "scorer": "exact_match"}
