@@ -66,8 +66,7 @@ def _one_round(env: Any, actor: Actor, seed: int | None, options: dict[str, Any]
         if deferred is not None:
             scored = deferred.join()
             rows = np.concatenate([rows for rows, _ in scored])
-            places = np.stack([np.zeros_like(rows), rows])
-            settle(scored, places, mask[None], terms[0][None], components[None], names)
+            settle(scored, np.stack([0 * rows, rows]), mask[None], terms[0][None], components[None], names)
     fields = {"rows": observations, "mask": mask, "prompt_ids": prompt_ids, "components": components}
     fields |= dict(zip(("rewards", "sampled_log_probs", "values"), terms, strict=True))
     tensors = {name: torch.as_tensor(array, device=actor.device) for name, array in fields.items()}
