@@ -110,15 +110,13 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
 
         Args:
             seed: seeds `np_random`.
-            options: `reset_mask`, (N,) bool; `episode_of`, (N,) integers, the row whose next episode each of these
-                rows plays, instead of its own, so that a row can do what is left of another's; and a pin, which holds
-                until the next full reset: `prompts`, N texts or chats, or `prompt_ids`, (N, any) integers padded
-                with V.
+            options: `reset_mask`, (N,) bool; `episode_of`, (N,) integers, the rows whose next episodes these play
+                instead of their own; and a pin, which holds until the next full reset: `prompts`, N texts or chats, or
+                `prompt_ids`, (N, any) integers padded with V.
         """
         super().reset(seed=seed)
         pin = check_options(options, ("prompts", "prompt_ids", "reset_mask", "episode_of"))
         mask = rows_of(pin, self.num_envs)
-        owners = owners_of(pin, mask)
         pins = pins_of(pin, self.task.prompts, self.num_envs)
         if "reset_mask" not in pin:
             self._pins[:] = -1
@@ -126,7 +124,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
         if pins is not None:
             self._pins[mask] = pins[mask]
         self._any_pin = bool((self._pins >= 0).any())
-        self._begin(np.flatnonzero(mask), owners)
+        self._begin(np.flatnonzero(mask), owners_of(pin, mask))
         self._due = self._due[~mask[self._due]]
         return self._cells.copy(), self._prompt_info(mask.copy())
 
@@ -273,8 +271,7 @@ class TextGenerationVectorEnv(NamedArguments, Calls, VectorEnv[IntArray, Any, np
 
     def _spread(self, rows: IntArray, values: np.ndarray) -> np.ndarray:
         """Values of some rows as an array of N entries, 0 elsewhere."""
-        array = np.zeros(self.num_envs, values.dtype)
-        array[rows] = values
+        (array := np.zeros(self.num_envs, values.dtype))[rows] = values
         return array
 
     def _begin(self, rows: IntArray, owners: IntArray) -> None:
