@@ -20,7 +20,7 @@ from rich.console import Console
 
 from scripts.config_files import expanded
 from textgym.arguments import check_argument
-from textgym.importing import imports_limited_to, texts_in
+from textgym.importing import imports_limited_to, is_own, texts_in
 from textgym.sb3.checkpoints import AgentState, read_agent_state
 from textgym.training.state import checkpoint_path, is_checkpoint
 
@@ -207,7 +207,7 @@ def make_env(
         f"the checkpoint may bring code of its own, as it names {sorted(set(named) - set(texts_in(own)))}; if you "
         "trust it, pass --trust, or repeat it where the script has --scorer, --prompts, --env-kwargs or --env-id"
     )
-    if ":" in saved.env_id and not trust:
+    if ":" in saved.env_id and not trust and not is_own(saved.env_id):
         raise ValueError(f"env id {saved.env_id!r} is not imported: {advice}")
     with nullcontext() if trust else imports_limited_to(texts_in(own), advice):
         return gym.make_vec(saved.env_id, **mode | kwargs | options), saved.env_id, kwargs

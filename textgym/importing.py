@@ -17,7 +17,7 @@ _limit: ContextVar[tuple[frozenset[str], str] | None] = ContextVar("limit", defa
 
 @contextmanager
 def imports_limited_to(allowed: Iterable[str], advice: str) -> Iterator[None]:
-    """Within the block `import_string` refuses all but the allowed paths, whoever asks for them.
+    """Within the block `import_string` refuses all but the allowed paths and this package's own, whoever asks for them.
 
     Args:
         allowed: import strings.
@@ -28,6 +28,12 @@ def imports_limited_to(allowed: Iterable[str], advice: str) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def is_own(path: str) -> bool:
+    """Whether an import string names a module of this package, which the user has installed."""
+    module, colon, _ = path.partition(":")
+    return bool(colon) and f"{module}.".startswith(f"{__package__}.")
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -46,8 +52,10 @@ def import_string(path: str, what: str) -> Any:
         ValueError: it is no such string, or the module or the attribute does not exist, or it is not to be imported
             (`imports_limited_to`); `what` names the thing wanted.
     """
-    if (limit := _limit.get()) is not None and path not in limit[0]:
-        raise ValueError(f"{what} {path!r} is not imported: {limit[1]}")
+    limit = _limit.get()
+    refusal = None if limit is None or path in limit[0] else ValueError(f"{what} {path!r} is not imported: {limit[1]}")
+    if refusal and not is_own(path):
+        raise refusal
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute or module_name.startswith("."):
         raise ValueError(f"{what} {path!r} is no import string; one is 'module:attribute'")
@@ -60,12 +68,15 @@ def import_string(path: str, what: str) -> Any:
             raise  # the module was found, and imports something that is missing
         raise ValueError(f"{what} {path!r}: there is no module {module_name!r}") from error
     try:
-        return reduce(getattr, attribute.split("."), module)
+        found = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
         public = [name for name in vars(module) if not name.startswith("_")]
         raise ValueError(
             f"{what} {path!r}: module {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
         ) from error
+    if refusal and not is_own(f"{getattr(found, '__module__', '')}:"):
+        raise refusal  # what a module imports is not its own: "textgym.importing:os.system"
+    return found
 
 
 def require(module: str, extra: str) -> Any:

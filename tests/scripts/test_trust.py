@@ -65,6 +65,8 @@ def run(script, **kwargs):
         ({"scorer": {"name": "threshold", "scorer": CODE, "at": 1.0}}, CODE),
         ({"prompts": "downloaded.payload:prompts"}, "downloaded.payload:prompts"),
         ({"env_id": "downloaded.payload:TextGen-v0"}, "downloaded.payload:TextGen-v0"),
+        ({"env_id": "textgymevil:TextGen-v0"}, "textgymevil:TextGen-v0"),
+        ({"partner": "downloaded.payload:length", "eot_token_ids": [1]}, CODE),
     ],
 )
 def test_a_module_of_the_checkpoint_is_not_imported(downloaded, script, env, named):
@@ -72,6 +74,38 @@ def test_a_module_of_the_checkpoint_is_not_imported(downloaded, script, env, nam
     with pytest.raises(ValueError, match="is not imported: .* names .*--trust") as caught:
         run(script)
     assert named in str(caught.value) and not imported.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "textgymevil:length",
+        "textgymevil.payload:length",
+        "textgym_evil:length",
+        "Textgym.guessing:answer",
+        ".textgym.guessing:answer",
+        "downloaded.textgym.payload:length",
+        "textgym.importing:importlib.import_module",  # what a module of ours imports is not ours
+        "textgym.importing:os.getcwd",
+        "textgym.importing:sys",
+        "textgym.importing:__builtins__.get",
+    ],
+)
+def test_names_that_only_resemble_the_packages_own_are_not_imported(downloaded, tmp_path, path):
+    for name in ("textgymevil", "textgym_evil"):
+        (tmp_path / f"{name}.py").write_text(PAYLOAD)
+    imported = downloaded(scorer=path)
+    with pytest.raises(ValueError, match=f"scorer '{path}' is not imported: .*--trust"):
+        run(sample)
+    assert not imported.exists()
+
+
+@pytest.mark.parametrize("env_id", ["TextGen-v0", "textgym:TextGen-v0", "textgym.registration:TextGen-v0"])
+def test_what_the_package_itself_has_needs_no_trust(downloaded, env_id):
+    """A partner and a scorer by import string, as in the arguments of `TextGenGuess-v0`."""
+    game = {"partner": "textgym.guessing:answer", "eot_token_ids": [1], "scorer": "textgym.guessing:Guessed"}
+    downloaded(env_id, prompts=[{"prompt": "a", "secret": 5, "turns": 2}], **game)
+    assert run(sample)[0].reward is not None
 
 
 def test_all_that_is_named_is_listed(downloaded):
