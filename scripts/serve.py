@@ -33,6 +33,8 @@ class Args:
     """The address to listen on; 0.0.0.0 is every one that this machine has."""
     port: Annotated[int, Range(0, 65535)] = 8000
     """The port; 0 for any that is free."""
+    one_turn: bool = False
+    """An action is a whole text and not a token, as environments of OpenEnv for language models have it."""
     max_sessions: Count = 64
     """How many clients can be connected at once."""
     ping_seconds: Positive = 20.0

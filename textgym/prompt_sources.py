@@ -28,6 +28,7 @@ PROMPT_SOURCES = {
     "functions": "textgym.tasks.functions:prompts",
     "guess": "textgym.tasks.guess:prompts",
     "numerals": "textgym.tasks.numerals:prompts",
+    "openenv": "textgym.bridges.openenv_tasks:prompts",
     "reasoning_gym": "textgym.reasoning:prompts",
     "reviews": "textgym.tasks.reviews:prompts",
     "summary": "textgym.tasks.summary:prompts",

@@ -40,7 +40,7 @@ def served(env_id, kwargs, *options, port=None):
     process = subprocess.Popen([*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     process.port = port
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not answers(port):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)

@@ -5,7 +5,24 @@ from textgym.importing import require
 require("openenv", "openenv")
 
 from textgym.bridges.openenv.client import TextGymClient
-from textgym.bridges.openenv.messages import TextObservation, TextState, TokenAction
-from textgym.bridges.openenv.server import TextGymEnvironment, make_app, serve
+from textgym.bridges.openenv.messages import (
+    CompletionAction,
+    PromptObservation,
+    TextObservation,
+    TextState,
+    TokenAction,
+)
+from textgym.bridges.openenv.server import OneTurnEnvironment, TextGymEnvironment, make_app, serve
 
-__all__ = ["TextGymClient", "TextGymEnvironment", "TextObservation", "TextState", "TokenAction", "make_app", "serve"]
+__all__ = [
+    "CompletionAction",
+    "OneTurnEnvironment",
+    "PromptObservation",
+    "TextGymClient",
+    "TextGymEnvironment",
+    "TextObservation",
+    "TextState",
+    "TokenAction",
+    "make_app",
+    "serve",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openenv.core.env_server.types import Action, Observation, State
-from pydantic import StrictInt
+from pydantic import StrictInt, StrictStr
 
 
 class TokenAction(Action):
@@ -29,6 +29,27 @@ class TextObservation(Observation):
 
     token_ids: list[int]
     action_mask: list[int] | None = None
+
+
+class CompletionAction(Action):
+    """The whole text, where an episode is one turn.
+
+    Attributes:
+        completion: what follows the prompt.
+    """
+
+    completion: StrictStr
+
+
+class PromptObservation(Observation):
+    """What an env of one turn asks, beside `done` and `reward`.
+
+    Attributes:
+        prompt: the text of the prompt.
+        metadata: the env's info.
+    """
+
+    prompt: str
 
 
 class TextState(State):
