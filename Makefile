@@ -63,6 +63,8 @@ gpu: $(STAMP)
 		$(BIN)/python scripts/constraints.py $$constraint --smollm2 --n-envs 256 --optimizer adam --learning-rate 2e-5 \
 			--total-timesteps 2000000 $(BF16) --out runs/constraints-cuda; \
 	done
+	$(BIN)/python scripts/constraints.py balance --smollm2 --n-envs 256 --optimizer adam --learning-rate 2e-5 --seeds 3 \
+		--dual-step 0 --no-reinforce --rewarded reinforce rloo ppo --total-timesteps 2000000 $(BF16) --out runs/balance-cuda
 
 lint: $(STAMP)
 	$(BIN)/ruff format .

@@ -1,8 +1,9 @@
-"""What `scripts/constraints.py` trains, and the rows that it prints: reference, f-DPG, REINFORCE."""
+"""What `scripts/constraints.py` trains, and the rows that it prints: reference, f-DPG, and agents that are rewarded."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,22 +11,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents import REINFORCE, DistributionMatching, DualAscent
+from agents import PPO, REINFORCE, RLOO, DistributionMatching, DualAscent
+from agents.policy_gradient import PolicyGradient
 from scripts.command_line import console
 from textgym.arguments import Count, NonNegative, Positive, PositiveShare, Probability
 from textgym.evaluation import Evaluation, evaluate
-from textgym.matching import DivergenceName, Features, least_kl
+from textgym.matching import Distributional, DivergenceName, least_kl
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import learn
 from textgym.tasks import TASKS, Task
 
 ConstraintName = Literal["keyword", "topic", "balance", "hybrid"]
+Rewarded = Literal["reinforce", "rloo", "ppo"]
+
+REWARDED: dict[Rewarded, tuple[type[PolicyGradient], dict[str, Any]]] = {
+    "reinforce": (REINFORCE, {"baseline": "none"}),
+    "rloo": (RLOO, {}),
+    "ppo": (PPO, {"n_epochs": 4, "batch_size": None}),
+}
+"""REINFORCE is Williams', without a baseline: with one that leaves a text out it would be RLOO.
+
+PPO's four steps on a rollout have a quarter of the learning rate each.
+"""
 
 
 def wanted_means(target: Mapping[str, Any], share: float) -> dict[str, float]:
@@ -65,6 +79,8 @@ class Args:
     """SmolLM2-135M in place of the embedded model."""
     reinforce: bool = True
     """Train REINFORCE to equal satisfaction as well."""
+    rewarded: tuple[Rewarded, ...] = ()
+    """Agents that train on as many tokens with the reward lambda phi(x) and kl_coef=1, whose optimum is the target."""
     episodes: Count = 1024
     """Of the evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -87,13 +103,21 @@ class Args:
         assert self.task.target is not None
         return {"name": "distributional", "means": wanted_means(self.task.target, self.share)}
 
-    def options(self, seed: int) -> dict[str, Any]:
-        """What both agents are made with."""
-        env = gym.make_vec(self.task.id, num_envs=self.n_envs, num_generations=self.n_envs, autoreset_mode="Disabled")
+    def options(self, seed: int, **env_kwargs: Any) -> dict[str, Any]:
+        """What all agents are made with."""
+        rows: dict[str, Any] = {"num_envs": self.n_envs, "num_generations": self.n_envs, "autoreset_mode": "Disabled"}
+        env = gym.make_vec(self.task.id, **rows, **env_kwargs)
         sgd = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
         common: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "seed": seed}
         common["policy_kwargs"] = sgd if self.optimizer == "sgd" else {}
         return {"policy": "TokenPolicy", "env": env, "learning_rate": self.scheduled, **common}
+
+    def rewarding(self, coefficients: Mapping[str, float]) -> dict[str, Any]:
+        """The scorer that pays <lambda, phi(x)>; with kl_coef=1 the best policy is a(x) exp(<lambda, phi(x)>) / Z."""
+        scorer = self.task.kwargs["scorer"]
+        parts = scorer["scorers"] if scorer["name"] == "weighted_sum" else [scorer]
+        weights = [coefficients[name] for name in self.task.features]
+        return {"name": "weighted_sum", "scorers": parts, "weights": weights}
 
     def scheduled(self, remaining: float) -> float:
         """The learning rate, a function of the remaining progress."""
@@ -120,24 +144,46 @@ class Row:
 
     agent: str
     seed: int
+    texts: int
+    """Sampled for the training, those of the reference included."""
     minutes: float
     evaluation: Evaluation
     least_kl: float
     """Nats: what any policy pays for the same means of the features."""
 
-    def cells(self, features: tuple[str, ...]) -> list[str]:
-        """The cells of the line, as text."""
+    @property
+    def times_least(self) -> float:
+        """The KL, by the least KL; NaN for the reference, where both are 0."""
+        return self.evaluation.kl_to_reference.value / self.least_kl if self.texts else math.nan
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers of the line by the heads of their columns; shares in %, KL in nats."""
         e = self.evaluation
-        means = [f"{100 * e.components[n].value:.1f} ± {100 * e.components[n].standard_error:.1f}" for n in features]
-        kl = f"{e.kl_to_reference.value:.2f} ± {e.kl_to_reference.standard_error:.2f}"
-        tail = [f"{e.distinct_2:.3f}", f"{e.self_bleu:.3f}", f"{e.length.value:.1f}", f"{self.minutes:.1f}"]
-        return [self.agent, str(self.seed), *means, kl, f"{self.least_kl:.2f}", *tail]
+        return {
+            **{f"{name} %": 100 * share.value for name, share in e.components.items()},
+            "KL(pi‖a)": e.kl_to_reference.value,
+            "least KL": self.least_kl,
+            "KL / least": self.times_least,
+            "distinct-2": e.distinct_2,
+            "self-BLEU": math.nan if e.self_bleu is None else e.self_bleu,
+            "length": e.length.value,
+            "texts": float(self.texts),
+            "minutes": self.minutes,
+        }
+
+    def cells(self) -> list[str]:
+        """The cells of the line, as text; standard errors are those of the texts."""
+        e = self.evaluation
+        errors = {f"{name} %": 100 * share.standard_error for name, share in e.components.items()}
+        errors["KL(pi‖a)"] = e.kl_to_reference.standard_error
+        return [self.agent, str(self.seed), *(cell(n, x, errors.get(n)) for n, x in self.numbers().items())]
 
 
-def row(name: str, seed: int, minutes: float, evaluation: Evaluation, reference: Features) -> Row:
-    """A row of the table, with the least KL of any policy that has the same means of the features."""
-    achieved = {feature: estimate.value for feature, estimate in evaluation.components.items()}
-    return Row(name, seed, minutes, evaluation, least_kl(achieved, reference))
+def cell(column: str, number: float, error: float | None = None) -> str:
+    """A number as text, with the digits of its column."""
+    wide = {"texts": ",.0f", "minutes": ".1f", "length": ".1f", "distinct-2": ".3f", "self-BLEU": ".3f"}
+    form = wide.get(column, ".1f" if column.endswith("%") else ".2f")
+    return "" if math.isnan(number) else f"{number:{form}}" + ("" if error is None else f" ± {error:{form}}")
 
 
 def minutes_since(started: float) -> float:
@@ -146,41 +192,58 @@ def minutes_since(started: float) -> float:
 
 
 def run(args: Args, divergence: DivergenceName, seed: int) -> list[Row]:
-    """Rows of the reference, of f-DPG, and of REINFORCE, trained to f-DPG's mean reward in at most twice its tokens."""
+    """Rows of the reference, of f-DPG, and of the agents that are rewarded.
+
+    REINFORCE is trained to f-DPG's mean reward in at most twice its tokens, those of `args.rewarded` with as many.
+    """
     alpha = args.alpha if divergence == "alpha" else None
     options: dict[str, Any] = {"target": args.target, "divergence": divergence, "alpha": alpha, "proposal": "on_policy"}
     agent = DistributionMatching(**args.options(seed), **options, initial_episodes=args.initial_episodes)
     untrained, started = evaluate(agent, args.episodes), time.monotonic()
     episodes = agent.reference_episodes()
     agent.start(episodes)
-    train(agent, args.total_timesteps, *([DualAscent(episodes, args.dual_step)] if args.dual_step else []))
-    minutes, reference = minutes_since(started), agent.features(episodes)
+    assert isinstance(agent.target, Distributional) and agent.target.coefficients is not None
+    reference, given = agent.features(episodes), minutes_since(started)
+    scorer = args.rewarding(agent.target.coefficients)  # before dual ascent moves them
+
+    def row(name: str, texts: int, minutes: float, evaluation: Evaluation) -> Row:
+        means = {feature: estimate.value for feature, estimate in evaluation.components.items()}
+        return Row(name, seed, texts, minutes, evaluation, least_kl(means, reference))
+
+    def trained(name: str, agent: EpisodicAlgorithm, tokens: int, texts: int, *callbacks: BaseCallback) -> Row:
+        started = time.monotonic()
+        if (stopped := learn(agent, tokens, *callbacks, console=console)) is not None:
+            raise SystemExit(128 + stopped)
+        minutes = minutes_since(started) + (given if texts else 0.0)
+        return row(name, texts + agent.resume_from.iterations * args.n_envs, minutes, evaluate(agent, args.episodes))
+
+    tokens, first = args.total_timesteps, len(episodes)
+    ascent = [DualAscent(episodes, args.dual_step)] if args.dual_step else []
     name = divergence if alpha is None else f"alpha {alpha:g}"
-    rows = [
-        row("reference", seed, 0.0, untrained, reference),
-        row(name, seed, minutes, evaluate(agent, args.episodes), reference),
-    ]
+    rows = [row("reference", 0, 0.0, untrained), trained(name, agent, tokens, first, *ascent)]
     if args.reinforce:
-        started, other = time.monotonic(), REINFORCE(**args.options(seed))
-        train(other, 2 * args.total_timesteps, StopAt(rows[-1].evaluation.reward.value))
-        minutes = minutes_since(started)
-        rows.append(row("REINFORCE", seed, minutes, evaluate(other, args.episodes), reference))
+        stop = StopAt(rows[-1].evaluation.reward.value)
+        rows.append(trained("REINFORCE", REINFORCE(**args.options(seed)), 2 * tokens, 0, stop))
+    for key in args.rewarded:
+        kind, own = REWARDED[key]
+        options = args.options(seed, scorer=scorer)
+        options["learning_rate"] = lambda remaining, own=own: args.scheduled(remaining) / own.get("n_epochs", 1)
+        made = kind(**options, **own, kl_coef=1.0)
+        rows.append(trained(f"{key}, same target", made, tokens, first))
     return rows
 
 
-def train(agent: EpisodicAlgorithm, total_timesteps: int, *callbacks: BaseCallback) -> None:
-    """Train, with a progress bar; a signal ends the program."""
-    if (stopped := learn(agent, total_timesteps, *callbacks, console=console)) is not None:
-        raise SystemExit(128 + stopped)
-
-
 def show(args: Args, rows: list[Row]) -> None:
-    """Print the table."""
-    features = tuple(rows[0].evaluation.components)
+    """Print the table; of several seeds also the means, with the deviations between them."""
     table = Table(title=f"{args.constraint}: {json.dumps(args.target)}")
-    numbers = "KL(pi‖a)", "least KL", "distinct-2", "self-BLEU", "length", "minutes"
-    for column in ("agent", "seed", *(f"{n} %" for n in features), *numbers):
+    for column in ("agent", "seed", *rows[0].numbers()):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(*row.cells(features))
-    Console(width=max(console.width, 132)).print(table)
+        table.add_row(*row.cells())
+    for agent in dict.fromkeys(row.agent for row in rows):
+        found = [row.numbers() for row in rows if row.agent == agent]
+        if len(found) > 1:
+            columns = {name: [numbers[name] for numbers in found] for name in found[0]}
+            cells = [cell(name, np.mean(values), np.std(values, ddof=1)) for name, values in columns.items()]
+            table.add_row(agent, "mean", *cells)
+    Console(width=max(console.width, 160)).print(table)
