@@ -244,6 +244,8 @@ def show(args: Args, rows: list[Row]) -> None:
         found = [row.numbers() for row in rows if row.agent == agent]
         if len(found) > 1:
             columns = {name: [numbers[name] for numbers in found] for name in found[0]}
-            cells = [cell(name, np.mean(values), np.std(values, ddof=1)) for name, values in columns.items()]
+            cells = [
+                cell(name, float(np.mean(values)), float(np.std(values, ddof=1))) for name, values in columns.items()
+            ]
             table.add_row(agent, "mean", *cells)
     Console(width=max(console.width, 160)).print(table)
