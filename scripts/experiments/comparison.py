@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich.table import Table
 from textgym.evaluation import Frontier, best_of_n_reward
 from textgym.evaluation.evaluation import within_range
 from textgym.evaluation.statistics import Interval, t_quantile
+from textgym.matching import Estimate
 
 UNTRAINED = "untrained"
 MEASURES = {
@@ -31,6 +33,9 @@ OF_FRONTIER = {
     "times_least_kl": ("times the least KL", "{:.2f}"),
 }
 """Columns that need a frontier: the gain in reward by the most that is possible at this KL, and the KL by the least."""
+BEST_OF = 4, 16
+"""Choices of best-of-n whose distance from the frontier is told: the search that needs no training."""
+AT_MOST = "Best of n: of texts of the untrained model; its KL is the most that it can be."
 COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
 
@@ -75,12 +80,20 @@ def logged(log: Path, names: Sequence[str], group: str = "rollout") -> np.ndarra
         return np.array([[float(row[f"{group}/{name}"]) for name in names] for row in csv.DictReader(file)])
 
 
+def distances(frontier: Frontier, rewards: torch.Tensor, kls: torch.Tensor) -> dict[str, Estimate]:
+    """How far a policy is from a frontier, by `OF_FRONTIER`, where the frontier reaches so far."""
+    measures = {"share_of_attainable": frontier.share, "times_least_kl": frontier.times_least}
+    found = {name: within_range(measure, rewards, kls) for name, measure in measures.items()}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
 class Comparison:
     """The finished runs of all entries.
 
     Attributes:
         summary: for each entry, the untrained model first, the interval of each measure; those of `OF_FRONTIER` where
             the frontier reaches so far; none of an entry whose runs all failed.
+        best_of_n: the same of `BEST_OF`, as far as there are samples of the untrained model for it.
         failed: the records of failed runs.
 
     Args:
@@ -96,6 +109,7 @@ class Comparison:
         self.seeds = len({record["seed"] for record in records})
         self.arguments = records[-1].get("arguments", {})
         self.summary = {entry: self.measures(entry) for entry in dict.fromkeys(record["agent"] for record in records)}
+        self.best_of_n = self.of_best_of_n()
 
     def measures(self, entry: str) -> dict[str, Interval]:
         """The intervals of an entry's measures over its finished runs."""
@@ -111,13 +125,31 @@ class Comparison:
         if self.frontier is None or entry == UNTRAINED or not self.values(entry, "reward"):
             return {}
         rewards, kls = (torch.tensor(self.values(entry, m), dtype=torch.float64) for m in ("reward", "kl_to_reference"))
-        measures = {"share_of_attainable": self.frontier.share, "times_least_kl": self.frontier.times_least}
-        found = {name: within_range(measure, rewards, kls) for name, measure in measures.items()}
+        quantile = t_quantile(len(kls) - 1) if len(kls) > 1 else None
         return {
-            name: Interval(estimate.value, t_quantile(len(kls) - 1) * estimate.standard_error if len(kls) > 1 else None)
-            for name, estimate in found.items()
-            if estimate is not None
+            name: Interval(estimate.value, None if quantile is None else quantile * estimate.standard_error)
+            for name, estimate in distances(self.frontier, rewards, kls).items()
         }
+
+    def of_best_of_n(self) -> dict[str, dict[str, Interval]]:
+        """What the best of n texts of the untrained model is; its KL is the most that it can be.
+
+        So the share of the attainable is the least, and times the least KL the most. The frontier's error counts as if
+        it were of other samples, which makes both intervals wider than they need to be.
+        """
+        if self.frontier is None:
+            return {}
+        found = {}
+        for n in (n for n in BEST_OF if n <= self.frontier.rewards.shape[1]):
+            kl, reward = best_of_n_reward(self.frontier.rewards, n)
+            error = 0.0 if math.isnan(reward.standard_error) else reward.standard_error  # one prompt shows none
+            # Two numbers whose mean is the reward, and whose standard error of the mean is its own.
+            rewards = reward.value + error * torch.tensor([-1.0, 1.0], dtype=torch.float64)
+            numbers = {"reward": reward} | distances(self.frontier, rewards, torch.full_like(rewards, kl))
+            found[f"best of {n}"] = {
+                name: Interval(e.value, (e.high - e.low) / 2 if error else None) for name, e in numbers.items()
+            } | {"kl_to_reference": Interval(kl, None)}
+        return found
 
     @property
     def env_id(self) -> str:
@@ -146,7 +178,7 @@ class Comparison:
         """The rows of a table with these columns, as text."""
         return [
             [entry, *(found[m].text(form) if m in found else "-" for m, (_, form) in columns.items())]
-            for entry, found in self.summary.items()
+            for entry, found in (self.summary | self.best_of_n).items()
         ]
 
     def tables(self) -> list[Table]:
@@ -171,6 +203,7 @@ class Comparison:
         lines = [["agent", *(heading for heading, _ in columns.values())], ["---", *["--:"] * len(columns)]]
         lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells(columns)]
         notes = [f"For the last two columns: {self.frontier.range}."] if self.frontier else []
+        notes += [AT_MOST] if self.best_of_n else []
         notes += [f"{failure}." for failure in self.failures]
         parts = [f"{self.caption}.\n", "".join(f"| {' | '.join(line)} |\n" for line in lines), *notes]
         return "\n".join(parts).rstrip("\n") + "\n"
@@ -178,7 +211,8 @@ class Comparison:
     def write(self) -> str:
         """Write compare.json, compare.md and compare.png; returns a line that names them."""
         table = {e: {m: vars(i) for m, i in intervals.items()} for e, intervals in self.summary.items()}
-        report = {"caption": self.caption, "table": table, "runs": self.records + self.failed}
+        best = {name: {m: vars(i) for m, i in intervals.items()} for name, intervals in self.best_of_n.items()}
+        report = {"caption": self.caption, "table": table, "best_of_n": best, "runs": self.records + self.failed}
         (self.out / "compare.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         (self.out / "compare.md").write_text(self.markdown(), encoding="utf-8")
         self.draw(self.out / "compare.png")

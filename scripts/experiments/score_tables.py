@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.env_pages import NOTE, fill
+from scripts.experiments.comparison import AT_MOST, OF_FRONTIER
 from textgym.evaluation.statistics import Interval
 
 KNOWN = Path(__file__).parent.parent.parent / "docs" / "zoo.json"
@@ -39,13 +40,20 @@ def _table(rows: list[list[str]]) -> str:
 def _of_id(found: dict[str, Any]) -> str:
     scale = found["scale"]
     how = "computed" if scale["is_exact"] else "estimated"
-    rows = [["agent", *(heading for heading, _ in COLUMNS.values())]]
-    ordered = sorted(found["agents"].items(), key=lambda item: -item[1]["score"]["mean"])
-    rows += [[name, *(Interval(**m[c]).text(form) for c, (_, form) in COLUMNS.items())] for name, m in ordered]
-    text = (
-        f"## {found['title']}\n\n{found['caption']}. Score 0 is a reward of {scale['start']:.3f}, 1 the most reward - "
-        f"{scale['beta']:g} KL, {scale['best']:.3f}; both {how}.\n\n{_table(rows)}"
+    columns = COLUMNS | OF_FRONTIER if found["frontier"] else COLUMNS
+    rows = [["agent", *(heading for heading, _ in columns.values())]]
+    ordered = sorted((found["agents"] | found["best_of_n"]).items(), key=lambda item: -item[1]["score"]["mean"])
+    rows += [
+        [name, *(Interval(**m[c]).text(form) if c in m else "-" for c, (_, form) in columns.items())]
+        for name, m in ordered
+    ]
+    notes = (
+        f"{found['caption']}. Score 0 is a reward of {scale['start']:.3f}, 1 the most reward - {scale['beta']:g} KL, "
+        f"{scale['best']:.3f}; both {how}."
     )
+    if found["frontier"]:
+        notes += f" {found['frontier']}. {AT_MOST}"
+    text = f"## {found['title']}\n\n{fill(notes)}\n\n{_table(rows)}"
     return text + "".join(f"\n{failure}.\n" for failure in found["failed"])
 
 
@@ -103,11 +111,15 @@ def zoo_page(report: dict[str, Any]) -> str:
     """The page of the zoo's scores."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     words = f"""\
-What each agent reaches after a short training with the arguments in `scripts/configs`, which `scripts/search.py` found.
-A run's score is its reward - beta KL, with the untrained model as 0 and the best policy as 1; ± and intervals are of
-95%, over seeds. `{report["command"]}` makes [these numbers](zoo.json) again and says where they differ by more than the
-intervals; it can be interrupted, and repeats nothing that is done. They were made with {versions}.
-[Comparing agents](compare.md) says what is measured and how it is aggregated. REINFORCE with its own arguments is RLOO,
-so where both have the same settings their runs are the same; distribution matching has read 2,048 texts of the
-untrained model besides its tokens."""
-    return "\n".join(["# The zoo", NOTE, "", fill(words), "", markdown(report)])
+What each agent reaches after a short training with the arguments in `scripts/configs`, whose comments say how they were
+found. A run's score is its reward - beta KL, with the untrained model as 0 and the best policy as 1; ± and intervals
+are of 95%, over seeds. `{report["command"]}` makes [these numbers](zoo.json) again and says where they differ by more
+than the intervals; it can be interrupted, and repeats nothing that is done. They were made with {versions}.
+[Comparing agents](compare.md) says what is measured and how it is aggregated."""
+    agents = """\
+`reinforce` takes the mean return of the whole rollout as its baseline, `rloo` that of the prompt's other texts.
+`distribution-matching` is f-DPG with the Jensen-Shannon divergence. `weighted-maximum-likelihood` is the same agent
+with the forward KL and the adaptive proposal: it raises the likelihood of texts by their weights under the target. Both
+have read 2,048 texts of the untrained model besides their tokens, or one for each prompt where there are more."""
+    parts = ["# The zoo", NOTE, "", fill(words), "", fill(agents), "", markdown(report)]
+    return "\n".join(parts)

@@ -47,7 +47,11 @@ class Scale:
 
     def score(self, record: dict[str, Any]) -> float:
         """The score of a finished run."""
-        return (objective(record, self.beta) - self.start) / (self.best - self.start)
+        return self.of(objective(record, self.beta))
+
+    def of(self, objective: float) -> float:
+        """The score of a reward - beta KL."""
+        return (objective - self.start) / (self.best - self.start)
 
 
 def scale_of(args: Args) -> Scale:
@@ -134,6 +138,8 @@ class Scores:
                 "caption": comparison.caption,
                 "scale": asdict(scale),
                 "agents": agents,
+                "best_of_n": {name: self._with_score(found, scale) for name, found in comparison.best_of_n.items()},
+                "frontier": comparison.frontier and comparison.frontier.range,
                 "failed": comparison.failures,
             }
         trained = [agent for agent in self.complete if agent != "untrained"]
@@ -162,6 +168,14 @@ class Scores:
                 for r in c.records
             ],
         }
+
+    @staticmethod
+    def _with_score(found: dict[str, Interval], scale: Scale) -> dict[str, Any]:
+        """The numbers of best-of-n, with the score that it has at least, as its KL is the most that it can be."""
+        reward, kl = found["reward"], found["kl_to_reference"]
+        half_width = (reward.half_width or 0.0) / (scale.best - scale.start)
+        score = Interval(scale.of(reward.mean - scale.beta * kl.mean), half_width)
+        return {name: asdict(interval) for name, interval in (found | {"score": score}).items()}
 
     @staticmethod
     def _run(comparison: Comparison, scale: Scale, record: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import torch
 from scripts.agent_arguments import EnvArgs
 from scripts.compare import main
 from scripts.experiments import score_tables, zoo
-from scripts.experiments.comparison import Comparison
+from scripts.experiments.comparison import OF_FRONTIER, Comparison
+from scripts.experiments.entries import label, shell_command
+from scripts.experiments.runs import plan
 from scripts.experiments.score_tables import differences, known_scores, markdown, zoo_page
 from scripts.experiments.scores import Scale, Scores, scale_of
 from scripts.experiments.zoo import CONFIGS, Args, experiments_of
 from tests.helpers.docs import page
-from textgym.evaluation import Interval, interquartile_mean, probability_of_improvement
+from textgym.evaluation import Frontier, Interval, interquartile_mean, probability_of_improvement
 from textgym.exact import TokenTree, soft_optimal
 
 TOY = EnvArgs("TextGenToy-v0", n_envs=64)
@@ -114,9 +116,29 @@ def test_scores_and_their_aggregates_by_hand(tmp_path):
     assert "| ppo | 0.750 ± 3.177 | +3.000 ± 6.353 | 0.50 ± 0.00 | 0.100 ± 0.000 |" in text
     assert (
         "| ppo |  | 0.88 |" in text
-        and "Score 0 is a reward of 1.000, 1 the most reward - 1 KL, 3.000; both computed" in text
+        and "Score 0 is a reward of 1.000, 1 the most reward - 1 KL, 3.000; both computed" in " ".join(text.split())
     )
     assert text.index("| ppo |") < text.index("| rloo |") < text.index("| untrained |")  # the best first
+
+
+def test_best_of_n_stands_beside_the_agents(tmp_path):
+    """Of rewards 0 and 1 with a fifth of ones: the best of 4 of 60 texts misses all ones with C(48, 4) / C(60, 4)."""
+    rewards = torch.tensor([[1.0] * 12 + [0.0] * 48, [0.0] * 48 + [1.0] * 12])
+    found = comparison(tmp_path, "A", untrained=[0.2, 0.2], ppo=[0.5, 0.6])
+    found = Comparison(found.records, tmp_path, Frontier(rewards, num_prompts=2))
+    expected, kl = 1 - math.comb(48, 4) / math.comb(60, 4), math.log(4) - 3 / 4
+    best = found.best_of_n["best of 4"]
+    assert best["reward"].mean == pytest.approx(expected) and best["kl_to_reference"] == Interval(kl, None)
+    assert best["times_least_kl"].mean == pytest.approx(kl / found.frontier.least_kl(expected).value)
+    most = found.frontier.reward_within(kl).value
+    assert best["share_of_attainable"].mean == pytest.approx((expected - 0.2) / (most - 0.2))
+    report = Scores([found], [Scale(0.5, 0.2, 0.6, False)]).to_json()
+    assert "best of 4" not in report["all"]  # it is no agent, and elsewhere there may be no frontier
+    text = markdown(report)
+    assert (
+        f"| best of 4 | {(expected - 0.5 * kl - 0.2) / 0.4:.3f}" in text and "its KL is the most that it can be" in text
+    )
+    assert "| times the least KL |" in text and "| `best of 4` |" in found.markdown()
 
 
 def test_only_what_differs_by_more_than_the_intervals_is_told(tmp_path):
@@ -176,7 +198,36 @@ def test_the_page_is_made_of_the_scores_that_are_checked_in():
     assert page("zoo") == zoo_page(known_scores())
 
 
-def test_every_agent_of_the_zoo_is_one():
-    for experiment in experiments_of(Args(zoo=True)):
-        assert experiment.agents and all(experiment.training_of(entry) for entry in experiment.agents)
+def test_the_scores_that_are_checked_in_are_of_the_checked_in_arguments(tmp_path):
+    """Every agent and seed of every id, by the command that its file of arguments stands for."""
+    report = known_scores()
+    experiments = experiments_of(Args(zoo=True, out=tmp_path))
+    assert list(report["ids"]) == [experiment.env.env_id for experiment in experiments]
+    expected = {
+        (experiment.env.env_id, label(run.entry), run.seed): run.command and shell_command(run.command)
+        for experiment in experiments
+        for run in plan(experiment)
+    }
+    found = {(run["env_id"], run["agent"], run["seed"]): run["command"] for run in report["runs"]}
+    assert found == expected and len(report["runs"]) == len(found)
+    for experiment in experiments:
+        of_id = report["ids"][experiment.env.env_id]
+        assert of_id["scale"]["beta"] == experiment.beta and not of_id["failed"]
+        assert of_id["title"].endswith(f"{experiment.total_timesteps:,} tokens, {experiment.seeds} seeds")
+        assert f"of {experiment.evaluation_episodes} fresh texts" in of_id["caption"]
+        assert set(OF_FRONTIER) <= set(of_id["agents"]["rloo"]) or not experiment.frontier
+
+
+def test_an_agent_of_the_zoo_is_the_same_agent_everywhere():
+    """A row of the table over ids is one method: the same class, and what is not tuned has one value."""
+    experiments = experiments_of(Args(zoo=True))
+    assert len({frozenset(map(label, experiment.agents)) - {"online-dpo"} for experiment in experiments}) == 1
+    kinds = {}
+    for experiment in experiments:
         assert (CONFIGS / experiment.env.env_id).is_dir()
+        for entry in experiment.agents:
+            command = experiment.training_of(entry)
+            kind = tuple(getattr(command, name, None) for name in ("divergence", "proposal", "baseline", "kl_penalty"))
+            assert kinds.setdefault(label(entry), (command.algorithm, kind)) == (command.algorithm, kind)
+            price = getattr(command, "kl_coef", None) or getattr(command, "beta", None)
+            assert (price or json.loads(command.target)["beta"]) == experiment.beta
