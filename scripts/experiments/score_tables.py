@@ -72,7 +72,9 @@ def _of_improvement(report: dict[str, Any]) -> str:
     for agent in agents:
         cells = [report["improvement"][agent].get(other) for other in agents]
         rows.append([agent, *(_share(cell) if cell else "" for cell in cells)])
-    return f"## Probability of improvement\n\n{_table(rows)}"
+    words = """How likely a run of the row's agent scores higher than one of the column's on the same id. Bold where the
+    95% interval leaves out a half: the others cannot be told apart by so few seeds."""
+    return f"## Probability of improvement\n\n{fill(words)}\n\n{_table(rows)}"
 
 
 def _share(cell: dict[str, float]) -> str:
@@ -117,7 +119,8 @@ are of 95%, over seeds. `{report["command"]}` makes [these numbers](zoo.json) ag
 than the intervals; it can be interrupted, and repeats nothing that is done. They were made with {versions}.
 [Comparing agents](compare.md) says what is measured and how it is aggregated."""
     agents = """\
-`reinforce` takes the mean return of the whole rollout as its baseline, `rloo` that of the prompt's other texts.
+`reinforce` takes the mean return of the whole rollout as its baseline, `rloo` that of the prompt's other texts; on the
+toy, where a rollout has one prompt, both come to the same.
 `distribution-matching` is f-DPG with the Jensen-Shannon divergence. `weighted-maximum-likelihood` is the same agent
 with the forward KL and the adaptive proposal: it raises the likelihood of texts by their weights under the target. Both
 have read 2,048 texts of the untrained model besides their tokens, or one for each prompt where there are more."""

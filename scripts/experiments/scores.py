@@ -173,7 +173,7 @@ class Scores:
     def _with_score(found: dict[str, Interval], scale: Scale) -> dict[str, Any]:
         """The numbers of best-of-n, with the score that it has at least, as its KL is the most that it can be."""
         reward, kl = found["reward"], found["kl_to_reference"]
-        half_width = (reward.half_width or 0.0) / (scale.best - scale.start)
+        half_width = None if reward.half_width is None else reward.half_width / (scale.best - scale.start)
         score = Interval(scale.of(reward.mean - scale.beta * kl.mean), half_width)
         return {name: asdict(interval) for name, interval in (found | {"score": score}).items()}
 

@@ -201,7 +201,7 @@ def test_the_page_is_made_of_the_scores_that_are_checked_in():
 def test_the_scores_that_are_checked_in_are_of_the_checked_in_arguments(tmp_path):
     """Every agent and seed of every id, by the command that its file of arguments stands for."""
     report = known_scores()
-    experiments = experiments_of(Args(zoo=True, out=tmp_path))
+    experiments = experiments_of(Args(zoo=True, out=tmp_path, device="cpu"))
     assert list(report["ids"]) == [experiment.env.env_id for experiment in experiments]
     expected = {
         (experiment.env.env_id, label(run.entry), run.seed): run.command and shell_command(run.command)
