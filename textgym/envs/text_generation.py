@@ -18,6 +18,9 @@ from textgym.envs.task import NamedArguments, make_task
 from textgym.mdp import BoolArray, IntArray, append
 from textgym.scorers.trainer import Trainer
 
+BOOLS = bool, np.bool_
+"""No token ids, although Python takes them for integers. A union made at every step would cost a tenth of it."""
+
 
 class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
     """Write a text, one token per step; a scorer rewards it when it is finished.
@@ -136,7 +139,7 @@ class TextGenerationEnv(NamedArguments, gym.Env[Any, Any]):
         if not self._running:
             raise ResetNeeded("the episode has ended (or none was started); call reset() before step()")
         try:
-            if isinstance(action, bool | np.bool_):
+            if isinstance(action, BOOLS):
                 raise TypeError
             token = operator.index(action)
         except TypeError:
