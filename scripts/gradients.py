@@ -1,6 +1,6 @@
 """What policy-gradient losses really optimise, by enumeration: `python scripts/gradients.py --json runs/losses.json`.
 
-Each loss is that of a real agent of this package, or of a trainer of TRL where TRL is installed. On a small
+Each loss is that of a real agent of this package, or of TRL or TorchRL where these are installed. On a small
 `TextGenToy-v0` all groups of episodes are enumerated, so the expected gradient is exact, and so is the policy at which
 it vanishes. The tables are explained in docs/losses.md.
 """
@@ -28,7 +28,7 @@ from scripts.experiments.loss_plot import draw
 from scripts.experiments.loss_tables import cell, filled
 from textgym.arguments import Count, Positive, Seed
 
-TableName = Literal["faults", "critics", "alone", "batches", "trl", "options", "transformer", "family"]
+TableName = Literal["faults", "critics", "alone", "batches", "trl", "torchrl", "options", "transformer", "family"]
 
 
 @dataclass
@@ -67,7 +67,7 @@ def main(args: Args) -> None:
         console.print(f"{case.table}: {case.name}: {numbers} ({seconds:.1f} s)", soft_wrap=True, markup=False)
     if args.json is not None:
         settings = {name: value for name, value in vars(args).items() if name not in ("json", "page", "plot")}
-        run = {"settings": settings, "versions": versions() | loss_cases.trl_version(), "rows": rows}
+        run = {"settings": settings, "versions": versions() | loss_cases.installed(), "rows": rows}
         args.json.write_text(json.dumps(run, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if args.plot is not None:
         draw(rows, toy_objective(args.num_tokens, args.max_new_tokens, args.beta), args.plot)
@@ -86,6 +86,7 @@ def cases(args: Args) -> Iterator[tuple[Judge, Case]]:
         "alone": (large, loss_cases.alone(toy)),
         "batches": (large, loss_cases.batches(toy)),
         "trl": (enumerated, loss_cases.trl(small, args.group_size)),
+        "torchrl": (enumerated, loss_cases.torchrl(small, args.group_size)),
         "family": (enumerated, loss_cases.family(small, args.group_size)),
     }
     for name in args.tables:
@@ -93,6 +94,6 @@ def cases(args: Args) -> Iterator[tuple[Judge, Case]]:
             yield from ((Judge(of, seed=args.seed), case) for of, case in loss_cases.transformer(args.group_size))
             continue
         judge, found = chosen[name]
-        if name == "trl" and not loss_cases.trl_version():
-            console.print("trl: left out, as it is not installed (pip install trl==1.16.0)", markup=False)
+        if name in loss_cases.LIBRARIES and name not in loss_cases.installed():
+            console.print(f"{name}: left out, as {name}=={loss_cases.LIBRARIES[name]} is not installed", markup=False)
         yield from ((judge, case) for case in found)

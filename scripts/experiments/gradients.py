@@ -33,6 +33,7 @@ class Case:
         gamma: discount of the objective that it claims.
         sampling: what really samples.
         num_groups: groups in a batch; None enumerates batches of one group, a number samples.
+        followed: whether to its fixed point, where it is enumerated and not discounted.
     """
 
     table: str
@@ -42,6 +43,7 @@ class Case:
     gamma: float = 1.0
     sampling: Sampling | None = None
     num_groups: int | None = None
+    followed: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Judge:
         found = expected_gradient(objective, case.loss, self.policy, **how)
         later = expected_gradient(objective, case.loss, self.later, old_logits=self.policy, **how)
         about: dict[str, Any] = {"later": _cosine(-objective.gradient(self.later), later.mean)}
-        if case.gamma == 1.0:
+        if case.gamma == 1.0 and case.followed:
             try:
                 rest = fixed_point(objective, case.loss, **how)
             except ValueError:

@@ -13,6 +13,7 @@ from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
 from scripts.experiments.gradients import Case
 from scripts.experiments.losses import agent_loss, step_baseline, top_p, where_rewards_differ, with_kl, without_eos
+from scripts.experiments.torchrl_losses import torchrl_critic_loss, torchrl_group_loss
 from scripts.experiments.trl_losses import trl_loss
 from textgym.exact import AnswerTree, Objective, TokenTree
 from textgym.exact.gradients import Loss
@@ -70,6 +71,16 @@ TRL: tuple[dict[str, Any], ...] = (
     {"loss_type": "vespo"},
 )
 """Arguments of TRL's `GRPOConfig`; none are its defaults."""
+TORCHRL: dict[str, dict[str, Any]] = {
+    "GRPOLoss | loss": {},
+    "GRPOLoss, aggregation='prompt_mean' | loss": {"aggregation": "prompt_mean"},
+    "CISPOLoss | loss": {"algorithm": "CISPOLoss"},
+    "GRPOLoss | reward": {"kl": "reward"},
+    "GRPOLoss, trajectory_return='sum' | reward": {"kl": "reward", "trajectory_return": "sum"},
+}
+"""Losses of TorchRL that compare the episodes of a group, and the place of the penalty."""
+LIBRARIES = {"trl": "1.16.0", "torchrl": "0.14.1"}
+"""Other libraries whose losses are judged where they are installed, and the version that the page is of."""
 
 
 def family(objective: Objective, size: int) -> Iterator[Case]:
@@ -152,7 +163,7 @@ def faults(objective: Objective, size: int) -> Iterator[Case]:
 
 def trl(objective: Objective, size: int) -> Iterator[Case]:
     """TRL's own losses, where it is installed."""
-    if not trl_version():
+    if "trl" not in installed():
         return
     yield Case("trl", "RLOOTrainer", trl_loss("RLOO", objective, size), size)
     for config in TRL:
@@ -161,9 +172,23 @@ def trl(objective: Objective, size: int) -> Iterator[Case]:
         yield Case("trl", name, trl_loss("GRPO", objective, size, **config), size)
 
 
-def trl_version() -> dict[str, str]:
-    """TRL's version; nothing where it is not installed."""
-    return {"trl": version("trl")} if find_spec("trl") else {}
+def torchrl(objective: Objective, size: int) -> Iterator[Case]:
+    """TorchRL's own losses, where it is installed."""
+    if "torchrl" not in installed():
+        return
+    for name, config in TORCHRL.items():
+        loss = torchrl_group_loss(objective, size, **config)
+        # grouping takes seconds for each gradient, where it depends on the policy
+        yield Case("torchrl", name, loss, size, followed="kl" not in config)
+    for algorithm in ("ClipPPOLoss", "ReinforceLoss"):
+        for perfect in (True, False):
+            name = f"{algorithm}, {'perfect' if perfect else 'no'} critic | reward"
+            yield Case("torchrl", name, torchrl_critic_loss(algorithm, objective, perfect))
+
+
+def installed() -> dict[str, str]:
+    """The versions of those of `LIBRARIES` that are installed."""
+    return {name: version(name) for name in LIBRARIES if find_spec(name)}
 
 
 def batches(objective: Objective) -> Iterator[Case]:

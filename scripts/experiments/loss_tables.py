@@ -26,6 +26,7 @@ HEADS = {
     "critics": ("critic", "lambda"),
     "faults": ("loss",),
     "trl": ("trainer and arguments",),
+    "torchrl": ("loss and arguments", "penalty"),
     "batches": ("loss",),
     "alone": ("penalty",),
 }

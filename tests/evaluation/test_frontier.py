@@ -112,8 +112,10 @@ def test_intervals_cover_the_exact_frontier(words):
     assert inside.min() >= 90 and inside.max() <= 99
 
 
-@pytest.mark.slow  # two minutes
-@pytest.mark.parametrize(("prompts", "n", "finite"), [(24, 16, True), (24, 256, True), (12, 64, True), (40, 64, False)])
+@pytest.mark.slow  # three minutes
+@pytest.mark.parametrize(
+    ("prompts", "n", "finite"), [(24, 16, True), (24, 128, True), (24, 256, True), (12, 64, True), (40, 64, False)]
+)
 def test_intervals_cover_for_more_designs(words, prompts, n, finite):
     inside = covered(*words, prompts, n, finite, repetitions=200)
     assert inside.min() >= 176 and inside.max() <= 199  # 95% less 4 standard deviations: 190 - 4 * 3.1 = 177

@@ -13,12 +13,15 @@ from scripts.experiments import loss_cases
 from scripts.experiments.gradients import Judge, toy_objective
 from scripts.experiments.loss_tables import tables
 from scripts.experiments.losses import agent_loss, top_p
+from scripts.experiments.torchrl_losses import torchrl_critic_loss, torchrl_group_loss
 from scripts.experiments.trl_losses import trl_loss
 from scripts.gradients import Args, main
 from tests.helpers.docs import page
 from textgym.exact import Batch, expected_gradient
 
 needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed")
+
+needs_torchrl = pytest.mark.skipif(importlib.util.find_spec("torchrl") is None, reason="TorchRL is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,33 @@ def test_the_rloo_of_trl_is_ours(objective):
     losses = agent_loss(RLOO, objective, 3, loss_normalization="sum"), trl_loss("RLOO", objective, 3)
     found = (expected_gradient(objective, loss, Judge(objective).policy, 3).mean for loss in losses)
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+
+
+@needs_torchrl
+@pytest.mark.parametrize("perfect", [True, False])
+def test_the_clipped_loss_of_torchrl_is_ours(objective, perfect):
+    kwargs = {"gae_lambda": 0.9, "normalize_advantage": False}
+    losses = (
+        agent_loss(PPO, objective, 1, perfect, **kwargs),
+        torchrl_critic_loss("ClipPPOLoss", objective, perfect, 0.9),
+    )
+    found = (expected_gradient(objective, loss, Judge(objective).policy).mean for loss in losses)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+
+
+@needs_torchrl
+def test_a_token_of_torchrl_is_charged_for_its_own_kl_alone(objective):
+    """By hand: with `KLComputation` a token is paid r - beta (log pi - log a), the KL that of itself."""
+    old, reference = torch.tensor([[-0.2, 0, 0], [-1.0, -0.5, -0.1]]).double(), torch.full((2, 3), -0.7).double()
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    rewards = torch.tensor([[0.0, 0, 0], [0, 1, 0]]).double()
+    log_probs = (old * mask).requires_grad_()
+    groups, actions = torch.zeros(2, dtype=torch.int64), torch.tensor([[2, 0, 0], [0, 1, 2]])
+    batch = Batch(actions, mask, log_probs, old * mask, reference * mask, rewards, 0 * rewards, groups)
+    loss = torchrl_group_loss(objective, 2, kl="reward")(batch)
+    (found,) = torch.autograd.grad(loss, log_probs)
+    paid = (rewards.sum(-1, keepdim=True) - 0.5 * (old - reference))[mask]  # (4,)
+    torch.testing.assert_close(found[mask], -(paid - paid.mean()) / paid.std() / 4, atol=1e-6, rtol=1e-5)
 
 
 def test_the_page_has_what_is_measured(tmp_path, capsys):
