@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
@@ -23,6 +24,9 @@ def rollouts(envs, number=4):
     return [torch.cat([batch[name] for batch in batches]).numpy() for name in names], reported
 
 
+@pytest.mark.skipif(
+    tuple(map(int, gym.__version__.split(".")[:2])) < (1, 4), reason="gymnasium's statistics are wrong in SameStep mode"
+)
 def test_every_step_is_a_token_of_an_episode():
     data, reported = rollouts(make_envs(ARGS))
     run = hand_run(ARGS.env_id, *data)
