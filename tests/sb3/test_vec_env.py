@@ -102,6 +102,21 @@ def test_idle_rows_take_over_what_is_left_of_others():
     assert (env.venv.unwrapped._prompt_ids[[0, 1]] == schedule(5)[1, [4 // K, 5 // K]]).all()
 
 
+@pytest.mark.parametrize("period", [2, 3])
+def test_rows_of_one_actor_take_over_what_is_left_of_its_rows_alone(period):
+    env, taken = text_env(), 0
+    env.plan(EPISODES, period=period)
+    env.seed(0)
+    env.reset()
+    for _ in range(40):
+        env.step(np.where(np.arange(N) == 0, 4, np.random.default_rng(1).integers(0, 4, N)))  # row 0 ends at once
+        assert ((env.playing[1] - np.arange(N)) % period == 0).all()
+        taken += int((env.playing[1] != np.arange(N)).sum())
+        if env.venv.unwrapped._num_live == 0:
+            break
+    assert taken and (env._begun == EPISODES).all()
+
+
 def test_a_reset_begins_anew_in_the_middle_of_everything():
     env = text_env()
     env.seed(5)

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.envs.deferred import settle
 from textgym.sb3.vec_env import TextVecEnv
-from textgym.training.actors import Actor
+from textgym.training.actors import Actor, Alternating
 
 # Called after every env step with the rows that were live, the dones and the infos; False stops the collection. Under a
 # slow scorer the infos have their rewards only when all episodes are there.
@@ -41,7 +41,8 @@ def collect(
     own = env.unwrapped if isinstance(env.unwrapped, TextVecEnv) else None
     if own is not None:
         # A decode step on a GPU is a graph's replay, a prefill is not, so that several prompts go together.
-        own.plan(rounds, together=env.num_envs // 8 if actor.device.type == "cuda" else 1)
+        together = env.num_envs // 8 if actor.device.type == "cuda" else 1
+        own.plan(rounds, together, period=len(actor.actors) if isinstance(actor, Alternating) else 1)
     mdp, n, obs = actor.mdp, env.num_envs, env.reset()
     assert isinstance(obs, np.ndarray)
     rows = np.full((rounds, *obs.shape), mdp.pad_id)

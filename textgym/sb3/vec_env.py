@@ -43,19 +43,21 @@ class TextVecEnv(VecEnv):
             )
         self.venv = venv
         self._same_step = mode is AutoresetMode.SAME_STEP
-        self._next_plan = self._plan = sys.maxsize, 1
+        self._next_plan = self._plan = sys.maxsize, 1, 1
         self._live, self._begun = np.zeros(venv.num_envs, bool), np.zeros(venv.num_envs, np.int64)
         self.playing = np.stack([self._begun, np.arange(venv.num_envs)])
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
-    def plan(self, episodes: int, together: int = 1) -> None:
+    def plan(self, episodes: int, together: int = 1, period: int = 1) -> None:
         """What follows the next `reset`, and that one only; for a vector env in Disabled mode.
 
         Args:
             episodes: of every row.
             together: rows begin their next episode when this many wait for it, or nothing else is live.
+            period: row i takes over what is left of row j only if j - i is a multiple of it, as those that one and the
+                same of several actors plays are (`textgym.training.Alternating`).
         """
-        self._next_plan = episodes, together
+        self._next_plan = episodes, together, period
 
     def reset(self) -> np.ndarray:
         """Start an episode in every row; seeds, options and a plan set before are used once."""
@@ -65,7 +67,7 @@ class TextVecEnv(VecEnv):
         self._reset_options()
         self._live[:], self._begun[:] = True, 1
         self.playing = np.stack([np.zeros_like(self._begun), np.arange(self.num_envs)])
-        self._plan, self._next_plan = self._next_plan, (sys.maxsize, 1)
+        self._plan, self._next_plan = self._next_plan, (sys.maxsize, 1, 1)
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -106,11 +108,15 @@ class TextVecEnv(VecEnv):
 
     def _owners(self) -> np.ndarray:
         """(N,) whose next episode each row would play: its own, else one of those of whom most is left; -1 for none."""
-        left = self._plan[0] - self._begun  # (N,)
-        owners = np.where(left > 0, np.arange(self.num_envs), -1)
-        idle, others = np.flatnonzero(~self._live & (left == 0)), np.flatnonzero(self._live & (left > 0))
-        others = others[np.argsort(-left[others], kind="stable")][: len(idle)]
-        owners[idle[: len(others)]] = others
+        episodes, _, period = self._plan
+        left, rows = episodes - self._begun, np.arange(self.num_envs)  # (N,)
+        owners = np.where(left > 0, rows, -1)
+        idle, behind = ~self._live & (left == 0), self._live & (left > 0)
+        for first in range(period):
+            alike = rows % period == first
+            takers, others = rows[alike & idle], rows[alike & behind]
+            others = others[np.argsort(-left[others], kind="stable")][: len(takers)]
+            owners[takers[: len(others)]] = others
         return owners
 
     def deferring(self) -> AbstractContextManager[DeferredScores | None]:
