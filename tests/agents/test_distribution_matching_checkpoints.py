@@ -162,6 +162,7 @@ def test_groups_that_leave_one_out_cannot_part_are_refused_before_anything_is_sa
     run(conditional(n=n, k=k, proposal=proposal, baseline="value" if n % 4 else "none"), 1)
 
 
+@pytest.mark.slow
 def test_a_single_prompt_makes_one_group_of_all_rows_and_rounds():
     with pytest.raises(ValueError, match="even num_generations of at least 4"):
         matching(2)

@@ -40,6 +40,7 @@ def test_it_learns_is_saved_and_refuses_as_the_page_says(best_of_group, tmp_path
     exec(compile(TRAIN + ARGUMENTS, "add_an_agent.md", "exec"), {"BestOfGroup": best_of_group})
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_two_places_of_textgym_make_it_a_command(tmp_path):
     copy = changed_copy(tmp_path, [Change("python", "agents/best_of_group.py", CLASS)])

@@ -38,6 +38,7 @@ def test_it_finds_the_exact_coefficients_and_the_policy_the_exact_target():
     assert logged == pytest.approx(found, abs=0.03)  # one step before
 
 
+@pytest.mark.slow
 def test_a_policy_that_cannot_be_p_gets_the_means_all_the_same():
     _, without = trained(TARGETS["distributional"], ascent=False, frozen=True)
     assert abs(means(without)["has1"] - MEANS["has1"]) > 0.05

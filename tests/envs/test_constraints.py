@@ -70,6 +70,7 @@ def test_the_env_pays_and_reports_them(env_id, text, components):
     assert info == {**components, "eos": True, "prompt_id": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
 def test_the_constraints_of_smollm2():
     tokenizer = make_tokenizer("smollm2-q4")  # once, as it takes seconds to read

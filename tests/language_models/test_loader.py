@@ -145,6 +145,7 @@ def test_tokenizer_of_a_model_from_nowhere(tiny):
         load_tokenizer(nameless)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2, reason="the extra smollm2-q4 is not installed")
 @torch.inference_mode()
 def test_smollm2_loads_saves_and_loads_again(tmp_path, capfd):

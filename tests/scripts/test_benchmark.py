@@ -171,6 +171,7 @@ def test_every_answer_beside_rows_of_their_own(capsys):
     assert result["ratio_to_rows"] == pytest.approx(rates["tree"] / rates["rows"], rel=0.02) and rates["rows"] > 0
 
 
+@pytest.mark.slow
 def test_every_kind_of_adapters_beside_lora(capsys):
     main(["peft", "--num-envs", "8", "--repeats", "1"])
     results = {r["kind"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}

@@ -142,6 +142,7 @@ def test_raters_that_are_made_up(tmp_path, capsys):
     assert 0 < wrong < 12  # of 40, 40 sigmoid(-1.03 / 0.5) = 4.5 are expected
 
 
+@pytest.mark.slow
 def test_in_a_terminal_with_a_kill_between_two_keys(tmp_path):
     """Keys need no Enter; an arrow key is none; a killed session goes on where it was."""
     file, out = source(tmp_path), tmp_path / "labels"

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import tyro
 
 from scripts.match_toy import TARGETS, Args, main
@@ -13,6 +14,7 @@ def run(tmp_path, capsys, arguments):
     return json.loads(file.read_text())["rows"], capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_brings_every_target_nearer(tmp_path, capsys):
     (before, _), (after, _) = (run(tmp_path, capsys, f"--updates {n} --initial-episodes 512") for n in (1, 40))
     assert [row["target"] for row in before] == list(TARGETS)

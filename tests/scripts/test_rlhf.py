@@ -47,6 +47,7 @@ def args(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_policy_pleases_the_raters_that_its_reward_model_never_saw(args, capsys):
     report = main(args)
     written = json.loads((args.out / "rlhf.json").read_text())["runs"]
