@@ -1,7 +1,7 @@
 """Train PPO to earn much at little KL: `python scripts/shaped_ppo.py --seed 0`, and how far from optimal it ends.
 
 Each token is paid by what it adds to the score (`PotentialShaping`), a critic leaves little noise in the credit, and
-SGD takes steps that do not grow with the noise. docs/frontier.md says what each of these is worth.
+SGD takes steps that do not grow with the noise. docs/frontier.md says why, and what came of it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(args: Args) -> Evaluation:
     agent.save(args.out / f"seed-{args.seed}")
     policy = ModelPolicy(make_env(args, 1), agent.token_model, seed=args.seed + 1_000_000)
     policy.reference = agent.reference
-    frontier = sample_frontier(policy, args.frontier_prompts, args.frontier, 2_000_000)
+    frontier = sample_frontier(policy, args.frontier_prompts, args.frontier, seed=2_000_000)
     evaluation = evaluate(policy, args.episodes, frontier=frontier)
     console.print(table(evaluation, f"PPO, seed {args.seed}, after {agent.num_timesteps:,} tokens; {frontier.range}"))
     return evaluation

@@ -94,17 +94,18 @@ class TextVecEnv(VecEnv):
     def _restart(self, obs: np.ndarray, dones: np.ndarray) -> np.ndarray:
         """Begin the next episodes in the rows that have ended, where it is time to."""
         self._live &= ~dones
-        while True:
+        while not self._live.all():
             owners = self._owners()
             begin = ~self._live & (owners >= 0)
             if not begin.any() or (begin.sum() < self._plan[1] and self._live.any()):
-                return obs
+                break
             obs, info = self.venv.reset(options={"reset_mask": begin, "episode_of": owners})
             self.playing[:, begin] = self._begun[owners[begin]], owners[begin]
             self._begun[owners[begin]] += 1
             self._live |= begin
             for i in np.flatnonzero(begin).tolist():
                 self.reset_infos[i] = row_of(info, i)
+        return obs
 
     def _owners(self) -> np.ndarray:
         """(N,) whose next episode each row would play: its own, else one of those of whom most is left; -1 for none."""
