@@ -36,7 +36,7 @@ def test_a_copy_computes_what_autocast_computes(make):
 def test_a_copy_decodes_to_the_numbers_of_an_autocast_forward(make):
     """Both round the same products to bfloat16; float32 sums in another order (2**-24) seldom move such a rounding.
 
-    The tolerance is that of two roundings (2**-8 each) in the same direction; a wrong key moves logits by their size.
+    The tolerance is that of three roundings (2**-8 each) in the same direction; a wrong key moves logits by their size.
     """
     model, rng = make(), np.random.default_rng(0)
     rows = np.stack([first_observation(MDP, rng.integers(0, 5, 1 + i % 3)) for i in range(6)])
@@ -45,7 +45,7 @@ def test_a_copy_decodes_to_the_numbers_of_an_autocast_forward(make):
         with torch.autocast("cpu", torch.bfloat16):
             logits = decoder.logits(torch.from_numpy(rows))
         expected = torch.stack([autocast_logits(model, torch.from_numpy(r[r != 5])[None])[0, -1] for r in rows])
-        torch.testing.assert_close(logits, expected, atol=2**-7 * expected.abs().max().item(), rtol=0)
+        torch.testing.assert_close(logits, expected, atol=3 * 2**-8 * expected.abs().max().item(), rtol=0)
         rows[: 6 - t, 3 + t] = rng.integers(0, 4, 6 - t)  # ever fewer rows grow, so that they become ragged
         rows[6 - t :, 3 + t :] = 5
 

@@ -248,7 +248,8 @@ def test_a_separate_value_function_is_decoded_with_its_own_trunk():
         live = torch.from_numpy(~MDP.ended(states.numpy()))
         _, decoded, _ = made(states)
         close(decoded[live, 0], values[live, t], 1e-4)
-        close(made.evaluate_actions(states, actions[:, t].clamp(max=4))[0][live, 0], values[live, t], 1e-5)
+        # of values up to 6, summed in another order
+        close(made.evaluate_actions(states, actions[:, t].clamp(max=4))[0][live, 0], values[live, t], 2e-5)
 
 
 @pytest.mark.parametrize("name", ["Bloom", "Falcon"])  # they build their own masks, of two dimensions
