@@ -31,7 +31,9 @@ class GroupPolicyGradient(PolicyGradient):
     the same, and `train/num_gen_batches`, how often the env was sampled.
 
     Args:
-        reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's.
+        reward_to_go: weigh a token by the rewards from it on, instead of by the whole episode's. The baseline of the
+            group is then the mean of what its episodes earn from the same step on; one that has ended counts with what
+            its last token earned.
         scale_rewards: what the difference is divided by, plus 1e-4: the standard deviation of the returns of the
             prompt's `"group"`, which weighs prompts that are nearly always or nearly never solved more than the others;
             that of the whole rollout, `"batch"`; or nothing, `"none"`.
@@ -150,9 +152,10 @@ class GroupPolicyGradient(PolicyGradient):
     def with_advantages(self, episodes: Episodes, rewards: torch.Tensor) -> Episodes:
         """The episodes with `advantages`: returns minus the baseline, divided by the deviation, (E, T)."""
         returns, ids = returns_to_go(rewards, self.gamma, episodes.mask), episodes.prompt_ids  # (E, T), (E,)
-        weights = returns if self.reward_to_go else returns[:, :1].expand_as(returns)
+        steps = torch.arange(returns.shape[1] if self.reward_to_go else 1, device=returns.device)
+        weights = returns.gather(1, steps.minimum(episodes.last[:, None]))  # (E, T) or (E, 1)
         batch = returns[episodes.mask] if self.reward_to_go else returns[:, 0]  # what "batch" is over
-        baseline = batch.mean() if self.baseline == "batch" else baselines(returns[:, 0], ids, self.baseline)[:, None]
+        baseline = batch.mean() if self.baseline == "batch" else baselines(weights, ids, self.baseline)
         advantages = (weights - baseline) * episodes.mask
         if self.scale_rewards == "batch":
             advantages = advantages / (batch.std(correction=0) + 1e-4)

@@ -62,13 +62,17 @@ class CreditProblem:
         returns = returns_to_go(self._rewards, 1.0)
         return (returns if to_go else returns[:, :1].expand(returns.shape)) - self._mass @ returns[:, 0]
 
-    def in_groups(self, size: int, leave_one_out: bool, seed: int) -> torch.Tensor:
-        """(X, L) the return minus the mean of a group, whose other episodes are drawn anew for every outcome."""
-        returns = self._rewards.sum(-1)  # (X,)
-        generator = torch.Generator().manual_seed(seed)
+    def in_groups(self, size: int, leave_one_out: bool, seed: int, to_go: bool = False) -> torch.Tensor:
+        """(X, L) the return minus the mean of a group, whose other episodes are drawn anew for every outcome.
+
+        With `to_go`, the rewards from each token on; an episode that has ended keeps those of its last token.
+        """
+        returns, generator = returns_to_go(self._rewards, 1.0), torch.Generator().manual_seed(seed)
+        steps = torch.arange(returns.shape[1] if to_go else 1)
+        returns = returns.gather(1, steps.minimum(self._tree.lengths[:, None] - 1))  # (X, L) or (X, 1)
         others = torch.multinomial(self._mass.expand(len(returns), -1), size - 1, True, generator=generator)
-        differences = returns - returns[others].mean(-1)
-        return (differences * (1.0 if leave_one_out else 1 - 1 / size))[:, None].expand(self._rewards.shape)
+        differences = returns - returns[others].mean(1)
+        return (differences * (1.0 if leave_one_out else 1 - 1 / size)).expand(self._rewards.shape)
 
     def generalized(self, gae_lambda: float, critic_error: float, seed: int) -> torch.Tensor:
         """(X, L) generalised advantages of a critic that errs.

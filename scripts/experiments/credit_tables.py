@@ -58,6 +58,8 @@ def comparisons(problem: CreditProblem, args: Args) -> Iterator[tuple[str, Credi
     for leave_one_out, name in ((False, "minus the group's mean"), (True, "minus the mean of the others")):
         found = [problem.in_groups(args.group_size, leave_one_out, draw) for draw in draws]
         yield f"return {name}, groups of {args.group_size}", problem.compare(found)
+    found = [problem.in_groups(args.group_size, True, draw, to_go=True) for draw in draws]
+    yield f"reward-to-go minus that of the others, groups of {args.group_size}", problem.compare(found)
     for critic_error in args.critic_errors:
         for gae_lambda in args.lambdas:
             critics = range(1) if critic_error == 0 else draws  # a critic errs the same way in all episodes

@@ -26,6 +26,10 @@ def test_weights_by_hand():
     assert to_go.tolist() == [[4.5, 5.0, 0.0], [-1.0, -1.0, 0.5]]
     mean = advantages(baseline="mean")
     assert mean.tolist() == [[2.75, 2.75, 0.0], [-2.75, -2.75, -2.75]]
+    # at the third step the first episode, which has ended, counts with the 5 of its last token
+    to_go = advantages(RLOO, reward_to_go=True)
+    assert to_go.tolist() == [[5.5, 6.0, 0.0], [-5.5, -6.0, -4.5]]
+    assert torch.equal(advantages(baseline="mean", reward_to_go=True), to_go / 2)
     batch_mean = advantages(baseline="batch")  # of 4.5 and -1
     assert batch_mean.tolist() == mean.tolist()
     token_mean = advantages(baseline="batch", reward_to_go=True)  # of 4.5, 5, -1, -1 and 0.5: 1.6

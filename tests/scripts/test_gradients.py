@@ -79,6 +79,15 @@ class _Nothing:
     record_mean = record
 
 
+@pytest.mark.parametrize(("baseline", "length"), [("leave_one_out", 1.0), ("mean", 2 / 3), ("none", 1.0)])
+def test_reward_to_go_has_the_exact_gradient(objective, baseline, length):
+    """Of all groups of three texts of one to three tokens; the mean, which contains the episode, shrinks it."""
+    loss = agent_loss(REINFORCE, objective, 3, loss_normalization="sum", reward_to_go=True, baseline=baseline)
+    policy = Judge(objective).policy
+    found = expected_gradient(objective, loss, policy, 3).mean
+    torch.testing.assert_close(found, -length * objective.gradient(policy), atol=1e-7, rtol=1e-5)
+
+
 def test_nucleus_by_hand():
     log_pi = torch.tensor([[0.54, 0.36, 0.1], [0.05, 0.85, 0.1]]).log()
     torch.testing.assert_close(top_p(log_pi).exp(), torch.tensor([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0]]))

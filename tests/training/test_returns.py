@@ -66,6 +66,8 @@ def test_baselines():
     assert baselines(RETURNS, PROMPTS, "mean").tolist() == [3, 3, 15, 3, 15]
     assert baselines(RETURNS, PROMPTS, "leave_one_out").tolist() == [4, 3, 20, 2, 10]
     torch.testing.assert_close(baselines(RETURNS, PROMPTS, "batch"), torch.full((5,), 39 / 5))
+    columns = torch.stack([RETURNS, -2 * RETURNS], 1)  # each for itself
+    assert baselines(columns, PROMPTS, "leave_one_out").tolist() == [[4, -8], [3, -6], [20, -40], [2, -4], [10, -20]]
 
 
 def test_group_deviations():

@@ -61,17 +61,17 @@ def whiten(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -> torch.Tensor:
-    """What is subtracted from each episode's return.
+    """What is subtracted from each episode's return, or from each of its returns.
 
     Args:
-        returns: (E,) whole-episode returns G_0.
+        returns: (E,) whole-episode returns G_0, or (E, T), each column of which is compared for itself.
         prompt_ids: (E,) int64; episodes of one prompt are a group.
         kind: `"none"` (0), `"mean"` (the mean of the group; with n members it shrinks the gradient by 1 - 1/n),
             `"leave_one_out"` (the mean of the *other* members, which leaves the gradient unbiased; Kool et al. 2019,
             Ahmadian et al. 2024) or `"batch"` (the mean of all; REINFORCE++, Hu et al. 2025, arXiv 2501.03262).
 
     Returns:
-        (E,)
+        the shape of `returns`.
 
     Raises:
         ValueError: `kind` is unknown, or it compares the episodes of a group, and a group has only one.
@@ -81,9 +81,10 @@ def baselines(returns: torch.Tensor, prompt_ids: torch.Tensor, kind: Baseline) -
     if kind == "none":
         return torch.zeros_like(returns)
     if kind == "batch":
-        return returns.mean().expand_as(returns)
+        return returns.mean(0).expand_as(returns)
     group, sizes = _groups(prompt_ids, f"baseline {kind!r}", " (baseline 'none' needs no groups)")
-    sums = torch.zeros_like(sizes, dtype=returns.dtype).index_add_(0, group, returns)
+    sums = returns.new_zeros(len(sizes), *returns.shape[1:]).index_add_(0, group, returns)
+    sizes = sizes.view(-1, *(1 for _ in returns.shape[1:]))
     if kind == "mean":
         return (sums / sizes)[group]
     return (sums[group] - returns) / (sizes[group] - 1)
