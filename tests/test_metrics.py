@@ -4,6 +4,7 @@ import math
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from textgym.metrics import distinct_n, evenly_spaced, self_bleu
@@ -25,6 +26,17 @@ from textgym.metrics import distinct_n, evenly_spaced, self_bleu
 )
 def test_distinct_n(ids, n, expected):
     assert distinct_n(ids, n) == pytest.approx(expected)
+
+
+def test_the_bootstrap_gives_no_interval_for_distinct_n():
+    """Resamples repeat texts, so the interval of their quantiles lies below the mean of samples of this size."""
+    generator = np.random.default_rng(0)
+    chances = 1 / np.arange(1, 51) ** 1.5  # as of a trained policy: half of all tokens are of two kinds
+    samples = generator.choice(50, (100, 64, 8), p=chances / chances.sum())  # of 64 texts of 8 tokens
+    mean = np.mean([distinct_n(sample.tolist(), 2) for sample in samples])
+    for sample in samples[:10]:
+        resampled = [distinct_n(sample[generator.integers(64, size=64)].tolist(), 2) for _ in range(40)]
+        assert np.quantile(resampled, 0.975) < mean
 
 
 def test_distinct_n_refuses_n_below_1():

@@ -1,8 +1,12 @@
 """How varied a sample of texts is: distinct-n and self-BLEU, as pure functions.
 
 A policy that is trained for reward alone tends to collapse onto a few texts; the reward does not show it, these do.
-Both numbers depend on the size of the sample, so compare only samples with the same number of texts. Left out: anything
-that needs a model (perplexity, embedding distances).
+Both numbers depend on the size of the sample, so compare only samples with the same number of texts. One sample gives
+no interval for them. To draw its texts again (the bootstrap) repeats some, so that all resamples are less varied than
+the sample. To leave out one at a time (the jackknife) fails where a policy has collapsed: most samples lack its rare
+texts. Tables over seeds have Student's interval over the seeds' values, each of a sample of its own.
+
+Left out: anything that needs a model (perplexity, embedding distances).
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ from textgym.training.episodes import Episodes
 class Evaluation:
     """What is measured over E episodes, each number with its standard error and 95% interval where it has one.
 
+    `distinct_1` to `distinct_3` and `self_bleu` have none (`textgym.metrics` says why), and depend on E.
+
     Attributes:
         episodes: E.
         reward: undiscounted return of the env.
