@@ -26,6 +26,7 @@ SLOW = (
     "docs/constraints.md",
     "docs/sampling.md",
     "docs/watch.md",
+    "docs/agents/distribution_matching.md",
     "docs/wrappers.md",
     "docs/quickstart.md",
     "docs/tutorials/right_answers.md",

@@ -27,9 +27,10 @@ AGENTS = {
     "contrastive_lm": agents.ContrastiveLM,
 }
 PAGES = sorted(file.stem for file in (ROOT / "docs" / "agents").glob("*.md"))
+SLOW = ("distribution_matching", "dpo")
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in AGENTS])
 def test_commands_run_and_log_what_the_pages_say(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (line,) = blocks(page(f"agents/{name}"), "bash")

@@ -40,7 +40,7 @@ def test_a_reward_with_the_optimum_of_the_target_pays_lambda_for_each_feature(co
 
 
 def test_a_short_run_has_a_row_for_each_agent_and_several_have_means(tmp_path, capsys, monkeypatch):
-    sizes = "--total-timesteps 200 --n-envs 16 --initial-episodes 192 --episodes 64 --device cpu --seeds 2"
+    sizes = "--total-timesteps 200 --n-envs 16 --initial-episodes 96 --episodes 32 --device cpu --seeds 2"
     options = ["--divergences", "alpha", "--rewarded", "rloo", "ppo", *sizes.split(), "--out", str(tmp_path)]
     args = tyro.cli(Args, args=["balance", *options])
     trained = run(args, "alpha", 0)
@@ -53,7 +53,7 @@ def test_a_short_run_has_a_row_for_each_agent_and_several_have_means(tmp_path, c
     for row in rows:
         assert math.isfinite(row["least_kl"]) and 0 <= row["least_kl"] < 1
         assert set(row["evaluation"]["components"]) == {"opening"}
-    assert [row["texts"] for row in rows[:5] if row["agent"] != "REINFORCE"] == [0, 208, 208, 208]  # one rollout of 16
+    assert [row["texts"] for row in rows[:5] if row["agent"] != "REINFORCE"] == [0, 112, 112, 112]  # one rollout of 16
     shown = capsys.readouterr().out.split("│ mean │")
     assert len(shown) == 1 + len(names)
     assert f"{rows[1]['evaluation']['length']['value']:.1f} ± 0.0" in shown[2].splitlines()[0]
