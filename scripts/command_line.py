@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import gymnasium as gym
 import tyro
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from scripts.config_files import expanded
 from textgym.arguments import check_argument
-from textgym.importing import imports_limited_to, is_own, texts_in
+from textgym.importing import did_you_mean, imports_limited_to, is_own, texts_in
 from textgym.sb3.checkpoints import AgentState, read_agent_state
 from textgym.training.state import checkpoint_path, is_checkpoint
 
@@ -84,6 +84,7 @@ def parse(arguments: Any, description: str | None, words: Sequence[str]) -> Any:
         for word in args:
             if (name := word.partition("=")[0]) in ELSEWHERE:
                 raise ValueError(f"there is no option {name}; here it is {ELSEWHERE[name]}")
+        check_command(arguments, args)
     except (ValueError, OSError) as error:
         end(error, words)
     parsed = tyro.cli(arguments, args=args, description=about.strip())
@@ -93,6 +94,21 @@ def parse(arguments: Any, description: str | None, words: Sequence[str]) -> Any:
     except ValueError as error:
         end(error, words)
     return parsed
+
+
+def check_command(arguments: Any, words: Sequence[str]) -> None:
+    """Refuse a command line that does not begin with one of the commands, where the script has several.
+
+    Raises:
+        ValueError: it names the first word.
+    """
+    marks = [mark for kind in get_args(arguments) for mark in getattr(kind, "__metadata__", ())]
+    commands = [mark.name for mark in marks if hasattr(mark, "name")]  # tyro.conf.subcommand's
+    if commands and not {"-h", "--help"} & set(words) and (first := [*words, ""][0]) not in commands:
+        said = repr(first) if first else "nothing"
+        raise ValueError(
+            f"the first word must be one of {', '.join(sorted(commands))}, but is {said}{did_you_mean(first, commands)}"
+        )
 
 
 def end(error: Exception, words: Sequence[str]) -> NoReturn:

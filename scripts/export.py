@@ -64,7 +64,8 @@ def main(args: Args) -> None:
         tokenizer.save_pretrained(folder)
         written.save(folder / "README.md")
         folder.rename(args.out)
-    measured = f"the numbers of {evaluation}" if evaluation else "no numbers: scripts/evaluate.py --json measures them"
+    how = f"scripts/evaluate.py --model {args.model} --json FILE measures them, and --evaluation FILE takes them"
+    measured = f"the numbers of {evaluation}" if evaluation else f"no numbers: {how}"
     tell(f"{model.num_parameters():,} parameters in {args.out}; its README.md has {measured}")
     tell(f"to publish it: hf upload YOUR_NAME/{args.out.name} {args.out}")
 

@@ -19,7 +19,7 @@ import tyro
 
 from scripts.command_line import console
 from scripts.experiments.comparison import COLORS
-from scripts.reports.runs import PANELS, Run, read_run
+from scripts.reports.runs import PANELS, Run, read_run, runs_among
 
 
 @dataclass
@@ -34,9 +34,12 @@ class Args:
 
 def main(args: Args) -> None:
     """Draw the figure."""
-    if not args.runs:
+    runs, others = runs_among(args.runs, args.out)
+    if others:
+        console.print(f"left out, as there is no training in it: {', '.join(map(str, others))}", soft_wrap=True)
+    if not runs:
         raise ValueError("name at least one folder of a run")
-    draw([read_run(path) for path in args.runs], args.out)
+    draw([read_run(path) for path in runs], args.out)
     console.print(f"written: {args.out}", soft_wrap=True)
 
 

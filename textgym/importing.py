@@ -69,7 +69,7 @@ def import_string(path: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise  # the module was found, and imports something that is missing
-        raise ValueError(f"{what} {path!r}: there is no module {module_name!r}") from error
+        raise ValueError(f"{what} {path!r}: there is no module {module_name!r}; {_spelling(path)}") from error
     try:
         found = reduce(getattr, attribute.split("."), module)
     except AttributeError as error:
@@ -80,6 +80,15 @@ def import_string(path: str, what: str) -> Any:
     if refusal and getattr(found, "__module__", None) != module_name:
         raise refusal  # what a module imports is not its own
     return found
+
+
+def _spelling(path: str) -> str:
+    """What may be wrong with an import string whose module does not exist."""
+    module_name, _, attribute = path.partition(":")
+    if module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").strip("/").replace("/", ".")
+        return f"modules are named without .py, did you mean '{dotted}:{attribute}'?"
+    return f"modules are found in the working directory, {os.getcwd()!r}, and in the folders of PYTHONPATH"
 
 
 def require(module: str, extra: str) -> Any:

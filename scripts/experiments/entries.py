@@ -13,6 +13,7 @@ import tyro
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs, command_name
 from scripts.config_files import AGENT, read
+from textgym.importing import did_you_mean
 
 SHARED = {"run", "env", "evaluation", "model", "reference", "seed", "device"}
 """Fields of `TrainArgs` that are one and the same for all entries."""
@@ -66,10 +67,11 @@ def command_of(entry: str, run: RunArgs, env: EnvArgs, model: str | None, device
     """
     name, settings = settings_of(entry)
     if name not in COMMANDS:
-        raise ValueError(f"unknown agent {name!r}; accepted are {sorted(COMMANDS)}")
+        raise ValueError(f"unknown agent {name!r}{did_you_mean(name, COMMANDS)}; accepted are {sorted(COMMANDS)}")
     accepted = sorted({f.name for f in fields(COMMANDS[name])} - SHARED | ROWS)
     if unknown := [option for option in settings if option not in accepted]:
-        raise ValueError(f"{entry!r} has {unknown[0]!r}, which is no argument of {name}; accepted are {accepted}")
+        wrong = f"{unknown[0]!r}, which is no argument of {name}{did_you_mean(unknown[0], accepted, 0.7)}"
+        raise ValueError(f"{entry!r} has {wrong}; accepted are {accepted}")
     command = tyro.cli(
         COMMANDS[name],
         args=[f"--{option}={value}" for option, value in settings.items()],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def read_run(path: Path) -> Run:
     """
     file = path / "progress.csv"
     if not file.is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no folder of a run: it has no progress.csv")
+        raise FileNotFoundError(f"{str(path)!r} is no folder of a run: {problem(path)}")
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     if not rows or TOKENS not in rows[0]:
@@ -81,3 +82,32 @@ def read_run(path: Path) -> Run:
         [json.loads(line) for line in lines_of],
         json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {},
     )
+
+
+def problem(path: Path) -> str:
+    """Why a path is no folder of a run, and which one may be meant."""
+    if (around := next((p for p in path.parents if (p / "progress.csv").is_file()), None)) is not None:
+        return f"it is inside of one; did you mean {str(around)!r}?"
+    if not path.exists():
+        return "there is no such folder"
+    if path.is_file():
+        return "it is a file"
+    inside = sorted(str(log.parent) for log in path.glob("*/progress.csv"))
+    return "it has no progress.csv" + (
+        f"; did you mean one of the runs in it, such as {inside[0]!r}?" if inside else ""
+    )
+
+
+def runs_among(paths: Iterable[Path], figure: Path) -> tuple[list[Path], list[Path]]:
+    """The runs among what a shell makes of `runs/compare/*`, and what is left out because other scripts wrote it there.
+
+    That is what `scripts/compare.py` writes beside its runs, the untrained model, which has no training, and the figure
+    of an earlier call. Any other path that is no run stays among the runs, where reading it is an error.
+    """
+    runs: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        compared = (path.parent / "compare.json").is_file() or (path / "run.json").is_file()
+        own = path.exists() and (compared or path.resolve() == figure.resolve())
+        (others if own and not (path / "progress.csv").is_file() else runs).append(path)
+    return runs, others

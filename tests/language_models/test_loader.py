@@ -219,6 +219,9 @@ def test_missing_subdirectory_of_a_directory_that_exists(tmp_path, monkeypatch):
 def test_directory_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no model .no config.json."):
         load_model(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"; did you mean '{tmp_path / 'checkpoint'}'"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("nothing", ["", None, 3])

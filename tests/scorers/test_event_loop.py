@@ -105,7 +105,7 @@ def test_an_error_is_the_functions_own():
     async def broken(completions):
         raise KeyError("oops")
 
-    with pytest.raises(ScorerError, match="scorer 'broken' raised KeyError: 'oops'"):
+    with pytest.raises(ScorerError, match=r"scorer 'broken' raised KeyError: 'oops' \(test_event_loop.py, line \d+\)"):
         rewards(FunctionScorer(broken))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -137,3 +138,13 @@ def test_an_error_inside_the_function_keeps_its_cause():
     with pytest.raises(ScorerError, match="scorer 'broken' raised ZeroDivisionError") as caught:
         rewards(broken)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert str(caught.value).endswith(f" (test_function_scorer.py, line {broken.__code__.co_firstlineno + 1})")
+
+
+def test_an_error_beneath_the_function_is_told_by_the_functions_own_line():
+    def parsed(completions):
+        return [json.loads(text) for text in completions]
+
+    with pytest.raises(ScorerError, match="'parsed' raised JSONDecodeError: ") as caught:
+        rewards(parsed)
+    assert str(caught.value).endswith(f" (test_function_scorer.py, line {parsed.__code__.co_firstlineno + 1})")

@@ -154,7 +154,11 @@ def test_what_is_no_json_is_a_name():
     [
         ("sample", ["--env-id", "TextGn-v0"], "TextGn"),
         ("evaluate", ["--model", "/no/such/folder"], "no directory '/no/such/folder'"),
-        ("compare", ["rlo"], "unknown agent 'rlo'"),
+        ("compare", ["rlo"], "unknown agent 'rlo'; did you mean 'rloo'"),
+        ("compare", ["rloo:klcoef=1"], "'klcoef', which is no argument of rloo; did you mean 'kl_coef'"),
+        ("train", ["rlo", "--n-envs", "2"], "but is 'rlo'; did you mean 'rloo'"),
+        ("train", ["--n-envs", "2", "rloo"], "the first word must be one of contrastive-lm, "),
+        ("train", [], "but is nothing"),
         ("benchmark", ["env", "--env-kwargs", "{"], "--env-kwargs is not JSON"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -94,6 +95,40 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, text, error):
         (tmp_path / "progress.csv").write_text(text)
     with pytest.raises(error, match=re.escape(str(tmp_path))):
         read_run(tmp_path)
+
+
+def test_what_compare_writes_beside_its_runs_is_left_out_and_named(run_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("rloo-0", "untrained-0", "frontier")
+    for name in names:
+        Path(name).mkdir()
+    Path("rloo-0/progress.csv").write_bytes((run_folder / "progress.csv").read_bytes())
+    for name in ("compare.json", "compare.md", "untrained-0/run.json", "plot.svg"):
+        Path(name).write_text("{}")
+    plot.main(plot.Args(tuple(sorted(Path().iterdir())), Path("plot.svg")))
+    left = "compare.json, compare.md, frontier, plot.svg, untrained-0"
+    assert capsys.readouterr().out.splitlines() == [
+        f"left out, as there is no training in it: {left}",
+        "written: plot.svg",
+    ]
+    assert Path("plot.svg").read_text().count("<path") > 20
+    with pytest.raises(ValueError, match="at least one folder"):
+        plot.main(plot.Args((Path("compare.json"),)))
+    for wrong in ("rloo-1", "rloo-0/progress.csv"):
+        with pytest.raises(FileNotFoundError, match=f"'{wrong}' is no folder of a run"):
+            plot.main(plot.Args((Path("rloo-0"), Path(wrong))))
+
+
+def test_a_path_that_is_no_run_says_which_one_may_be_meant(run_folder, tmp_path):
+    for path, said in (
+        (run_folder / "checkpoint", f"it is inside of one; did you mean {str(run_folder)!r}?"),
+        (run_folder.parent, f"such as {str(run_folder)!r}?"),
+        (tmp_path / "mien", "there is no such folder"),
+        (Path(__file__), "it is a file"),
+    ):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"{str(path)!r} is no folder of a run: ")) as caught:
+            read_run(path)
+        assert str(caught.value).endswith(said)
 
 
 def test_no_run_at_all_is_refused():

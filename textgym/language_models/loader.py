@@ -228,7 +228,8 @@ def resolve(model: str | Path) -> str:
             raise ValueError(f"unknown model {model!r}{hint} {ACCEPTED}")
         return model
     if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise FileNotFoundError(f"the directory {str(model)!r} holds no model (no config.json); {ACCEPTED}")
+        hint = f"; did you mean {str(path / 'checkpoint')!r}?" if (path / "checkpoint").exists() else ";"
+        raise FileNotFoundError(f"the directory {str(model)!r} holds no model (no config.json){hint} {ACCEPTED}")
     return str(path)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import numbers
+import sysconfig
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -93,8 +96,18 @@ class Scorer(ABC):
         except ScorerError:
             raise
         except Exception as error:
-            raise ScorerError(f"scorer {self.name!r} raised {type(error).__name__}: {error}") from error
+            said = f"scorer {self.name!r} raised {type(error).__name__}: {error}"
+            raise ScorerError(said + own_place(error)) from error
         return check_values(self.name, raw, generations)
+
+
+LIBRARIES = (str(Path(__file__).parents[1]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
+
+
+def own_place(error: Exception) -> str:
+    """Where in a user's own code an error came from, such as `" (my_rewards.py, line 7)"`; empty where in none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 @contextmanager

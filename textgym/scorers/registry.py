@@ -131,7 +131,10 @@ def _build(name: str, kwargs: dict[str, Any]) -> Scorer:
     if ":" in name:
         return _from_object(import_string(name, what="scorer"), name, kwargs)
     if name not in SCORERS:
-        raise ValueError(f"unknown scorer {name!r}{did_you_mean(name, SCORERS)}; accepted are {ACCEPTED}")
+        hint = did_you_mean(name, SCORERS)
+        raise ValueError(
+            f"unknown scorer {name!r}{hint}; a function of your own is 'module:function'; accepted are {ACCEPTED}"
+        )
     return _construct(scorer_class(name), name, kwargs)
 
 
