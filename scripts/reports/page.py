@@ -11,21 +11,20 @@ import jinja2
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from scripts.reports.heat import FULL_KL, Heat, colour
 from scripts.reports.runs import PANELS, Run
 from textgym.evaluation.history import STEP
-from textgym.evaluation.policies import Policy
 
 LEFT, TOP, WIDTH, HEIGHT = 46, 8, 304, 162
 """Where a chart's frame stands in its picture of 360 x 200."""
 
 
-def page(run: Run, policy: Policy | None, texts: int) -> str:
+def page(run: Run, heat: Heat | None) -> str:
     """The page.
 
     Args:
         run: what is shown.
-        policy: the newest checkpoint's, which writes the texts that are shown token by token; None shows none.
-        texts: how many of these.
+        heat: texts of the newest checkpoint that are shown token by token, if any.
     """
     state, evaluations = run.state, run.evaluations
     here = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -40,8 +39,9 @@ def page(run: Run, policy: Policy | None, texts: int) -> str:
         tiles=tiles(run),
         charts=[*(over_tokens(run, *panel) for panel in PANELS.values()), reward_over_kl(run)],
         evaluated=bool(evaluations),
-        heat=[] if policy is None else heat(policy, texts),
+        heat=heat,
         colour=colour,
+        full_kl=FULL_KL,
         evaluations=[{"head": head(row), "samples": row["samples"]} for row in evaluations],
         arguments=json.dumps({name: state[name] for name in told if name in state}, indent=1) if state else "",
     )
@@ -99,27 +99,3 @@ def chart(title: str, line: Sequence[np.ndarray], dots: Sequence[np.ndarray], x_
         "x_ticks": [(at_x(x), f"{x:,.6g}") for x in x_ticks],
         "y_ticks": [(at_y(y), f"{y:,.6g}") for y in y_ticks],
     }
-
-
-def heat(policy: Policy, texts: int) -> list[dict[str, Any]]:
-    """Fresh texts with each token's log-probability under the policy and its reference."""
-    episodes, task = policy.sample_episodes(policy.n_envs), policy.task
-    found = []
-    for i in range(min(texts, len(episodes))):
-        n, ids = int(episodes.last[i]) + 1, episodes.rows[i, -episodes.mask.shape[1] :].tolist()
-        so_far = [task.tokenizer.decode(ids[:k]) for k in range(n + 1)]
-        log_probs, reference = episodes.log_probs[i].tolist(), episodes.reference_log_probs[i].tolist()
-        tokens = [
-            {"text": so_far[k + 1][len(so_far[k]) :], "log_prob": p, "reference": a, "ratio": p - a}
-            for k, p, a in zip(range(n), log_probs, reference, strict=False)
-        ]
-        prompt, _ = task.decode_parts(episodes.rows[i].cpu().numpy())
-        kl, reward = sum(token["ratio"] for token in tokens), episodes.rewards[i].sum().item()
-        found.append({"prompt": prompt, "tokens": tokens, "kl": kl, "reward": reward})
-    return found
-
-
-def colour(ratio: float) -> str:
-    """Blue where the policy wants a token more than its reference, orange where less; plain at 0, full at 4 nats."""
-    strength = min(abs(ratio) / 4, 1.0)
-    return f"rgb({'86 180 233' if ratio > 0 else '230 159 0'} / {strength:.2f})"
