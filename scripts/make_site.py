@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -40,27 +41,37 @@ def for_mkdocs(source: Path, text: str) -> str:
     here = page_of(source).parent
 
     def relative(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]  # code
         path = page_of((source.parent / match[2]).resolve())
         return match[1] + Path(os.path.relpath(path, here)).as_posix()
 
-    parts, end = [], 0
-    for code in CODE.finditer(text):
-        parts += [LINK.sub(relative, text[end : code.start()]), code[0]]
-        end = code.end()
-    text = "".join([*parts, LINK.sub(relative, text[end:])])
+    text = re.sub(f"{CODE.pattern}|{LINK.pattern}", relative, text, flags=re.M | re.S)
+    text = text.replace("```console\n", "```bash\n")  # commands without a prompt would be grey, as output is
     return re.sub(r"^```(\w+) (\S+)$", r'```\1 title="\2"', text, flags=re.M)
 
 
 def text_of(source: Path) -> str:
-    """A page as Markdown; of a folder, the names in it, and of a notebook, its cells."""
+    """A page as Markdown; of a folder, the names in it, and of a notebook, its cells and what they print and draw."""
     if source.is_dir():
         names = sorted(path.name for path in source.iterdir() if path.name != "__pycache__")
         return "\n".join([f"# {source.relative_to(ROOT)}", "", *(f"- {name}" for name in names), ""])
     text = source.read_text(encoding="utf-8")
     if source.suffix != ".ipynb":
         return text
-    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(text)["cells"]]
-    return "\n\n".join(f"```python\n{code}\n```" if kind == "code" else code for code, kind in cells) + "\n"
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        code = "".join(cell["source"])
+        parts += [f"```python\n{code}\n```" if cell["cell_type"] == "code" else code]
+        parts += [shown(output) for output in cell.get("outputs", ())]
+    return "\n\n".join(parts) + "\n"
+
+
+def shown(output: dict[str, Any]) -> str:
+    """What a cell of a notebook prints or draws, as Markdown."""
+    if "text" in output:
+        return f"```text\n{''.join(output['text']).rstrip()}\n```"
+    return f'<img alt="what the cell draws" src="data:image/png;base64,{"".join(output["data"]["image/png"]).strip()}">'
 
 
 def lay_out(out: Path) -> None:
@@ -71,11 +82,10 @@ def lay_out(out: Path) -> None:
     shutil.copy(DOCS / "mkdocs.yml", out)
     waiting, done = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")], set()
     while waiting:
-        source = waiting.pop()
-        target = pages / page_of(source)
-        if source in done:
+        if (source := waiting.pop()) in done:
             continue
         done.add(source)
+        target = pages / page_of(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir() or source.suffix in (".md", ".ipynb"):
             text = text_of(source)
@@ -86,5 +96,4 @@ def lay_out(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
     lay_out(Path(sys.argv[1]))

@@ -1,5 +1,6 @@
 """The site: its contents name every page, its links lead to files, and the names in its tables are there."""
 
+import base64
 import dataclasses
 import importlib
 import inspect
@@ -59,6 +60,9 @@ def test_names_of_files_become_titles_and_sources_lie_beside_the_pages(tmp_path)
     assert (tmp_path / "pages" / "project" / "scripts" / "recipes" / "cleanrl_ppo.py").is_file()
     notebook = (tmp_path / "pages" / "notebooks" / "own_reward.md").read_text(encoding="utf-8")
     assert notebook.startswith("# Your own reward") and "```python\nimport gymnasium as gym" in notebook
+    assert "```text\n[1.42, -0.16]\n```" in notebook
+    (picture,) = re.findall(r'<img alt="[\w ]+" src="data:image/png;base64,([^"]+)">', notebook)
+    assert base64.b64decode(picture, validate=True).startswith(b"\x89PNG")
 
 
 def known_names():
