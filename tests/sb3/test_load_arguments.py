@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_the_arguments_of_sb3(saved, capsys):
     assert "SYSTEM INFO" not in capsys.readouterr().out
     load(saved, print_system_info=True)
     out = capsys.readouterr().out
-    assert "CURRENT SYSTEM INFO" in out and f"torch: {torch.__version__} (here {torch.__version__})" in out
+    assert "CURRENT SYSTEM INFO" in out and f"torch: {version('torch')} (here {version('torch')})" in out
 
 
 @pytest.mark.parametrize(

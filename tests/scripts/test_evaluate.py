@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     assert result.kl_to_reference.value == pytest.approx(0, abs=1e-5)
     written = json.loads(file.read_text())
     assert written["env_id"] == "TextGenChars-v0" and written["model"] == model and written["seed"] == 3
-    assert written["device"] == "cpu" and written["versions"]["torch"] == torch.__version__
+    assert written["device"] == "cpu" and written["versions"]["torch"] == version("torch")
     assert {name: written[name] for name in result.to_json()} == result.to_json()
     table = capsys.readouterr().out
     for word in ("reward", "regex", "KL to reference", "entropy", "ended by EOS", "distinct-2", "self-BLEU"):

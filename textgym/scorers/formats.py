@@ -72,15 +72,17 @@ class Tags(Scorer):
 
 
 _TAG = re.compile(r"[^\s<>/]+")
+DEEPEST = 128
+"""Lists and objects in one another that count as JSON."""
 
 
 class ValidJSON(Scorer):
     """1.0 if the completion is JSON, and fits a schema if there is one, else 0.0.
 
     White space around it is allowed, and nothing else; NaN and Infinity, which Python reads, are no JSON. Neither are,
-    here, numbers or nesting that Python does not read: integers of more than 4,300 digits, and lists in lists in lists
-    to a depth of about a thousand. For partial credit, put one scorer with and one without a schema into a
-    `WeightedSum`.
+    here, integers of more than 4,300 digits, which Python does not read, and lists in lists in lists to a depth of more
+    than 128, which it reads or not by its version. For partial credit, put one scorer with and one without a schema
+    into a `WeightedSum`.
 
     Args:
         schema: a JSON Schema, or the path of a file that holds one; None asks for JSON of any kind. Its draft is the
@@ -123,10 +125,20 @@ class ValidJSON(Scorer):
             value = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return False
+        if _depth(value) > DEEPEST:
+            return False
         try:
             return self._validator is None or self._validator.is_valid(value)
         except RecursionError:
             return False
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects stand in one another."""
+    depth, inside = 0, [value]
+    while containers := [x for x in inside if isinstance(x, dict | list)]:
+        depth, inside = depth + 1, [x for c in containers for x in (c.values() if isinstance(c, dict) else c)]
+    return depth
 
 
 class Compiles(Scorer):
