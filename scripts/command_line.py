@@ -75,10 +75,7 @@ def run_script(
 
 def parse(arguments: Any, description: str | None, words: Sequence[str]) -> Any:
     """What a command line says; help and mistakes end the program."""
-    about = (
-        f"{(description or '').strip()}\n\n--config FILE takes options from a YAML file, where the command line does "
-    )
-    about += "not give them. An error is told in a line or two; --debug shows its traceback."
+    about = f"{(description or '').strip()}\n\n{FOR_ALL}"
     try:
         args = [word for word in expanded(words) if word != "--debug"]
         for word in args:

@@ -33,14 +33,7 @@ def main(args: Args) -> Evaluation:
     scorers = [parse_json("scorers", text) if text.lstrip().startswith("{") else text for text in args.scorers]
     frontier = sample_frontier(policy, args.frontier_prompts, args.frontier, args.seed) if args.frontier else None
     evaluation = evaluate(policy, args.episodes, args.samples, args.told_by(), scorers, frontier)
-    console = Console()
-    title = f"{args.model} in {loaded.env_id}, {args.episodes} episodes, reference {loaded.reference}"
-    console.print(table(evaluation, title))
-    if frontier is not None:
-        console.print(frontier.range, soft_wrap=True)
-    for sample in evaluation.samples:
-        show_sample(sample, console)
-    if args.json is not None:
+    if args.json is not None:  # before anything is printed, which may fail: `evaluate.py ... | head`
         run = {
             "model": args.model,
             "reference": loaded.reference,
@@ -54,4 +47,11 @@ def main(args: Args) -> Evaluation:
         }
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(run | evaluation.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    console = Console()
+    title = f"{args.model} in {loaded.env_id}, {args.episodes} episodes, reference {loaded.reference}"
+    console.print(table(evaluation, title))
+    if frontier is not None:
+        console.print(frontier.range, soft_wrap=True)
+    for sample in evaluation.samples:
+        show_sample(sample, console)
     return evaluation

@@ -52,7 +52,7 @@ def page() -> str:
     families: dict[str, list[str]] = {}
     for name in SCORERS:
         families.setdefault(scorer_class(name).__module__, []).append(name)
-    parts = [START, "\n".join(["| scorer | what is paid | family |", "|---|---|---|", *map(overview, sorted(SCORERS))])]
+    parts = [START, "\n".join(["| scorer | what is paid | family |", "|---|---|---|", *map(overview, SCORERS)])]
     for module in sorted(families):
         parts += [f"## {title(module)}", first_paragraph(module), *map(entry, families[module])]
     return "\n\n".join(parts) + "\n"

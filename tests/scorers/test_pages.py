@@ -33,7 +33,7 @@ def test_a_docstring_has_every_section_and_an_example(name):
 
 
 def test_every_scorer_is_in_the_table_and_has_an_entry():
-    assert re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \|", PAGE, re.M) == sorted(SCORERS)
+    assert re.findall(r"^\| \[`(\w+)`\]\(#\w+\) \|", PAGE, re.M) == list(SCORERS) == sorted(SCORERS)
     assert sorted(re.findall(r"^### (\w+)$", PAGE, re.M)) == sorted(SCORERS)
     forms = [json.loads(block)["name"] for block in blocks(PAGE, "json")]
     assert sorted(forms) == sorted([*SCORERS, "keyword"])  # and one at the top

@@ -35,6 +35,17 @@ def checkpoint(model, other_model, tmp_path_factory):
     return str(path)
 
 
+def test_numbers_are_written_though_the_reader_of_the_table_goes_away(model, tmp_path, monkeypatch):
+    def closed(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("rich.console.Console.print", closed)
+    file = tmp_path / "result.json"
+    with pytest.raises(BrokenPipeError):
+        main(Args(model=model, env_id="TextGenChars-v0", episodes=10, device="cpu", json=file))
+    assert "reward" in json.loads(file.read_text())
+
+
 def test_a_plain_model_is_its_own_reference(model, tmp_path, capsys):
     file = tmp_path / "new" / "result.json"
     result = main(Args(model=model, env_id="TextGenChars-v0", episodes=10, device="cpu", seed=3, json=file))

@@ -15,13 +15,13 @@ from textgym.importing import did_you_mean, import_string
 from textgym.scorers.base import Scorer
 
 SCORERS = {
-    "countdown": "textgym.scorers.countdown:Countdown",
     "bleu": "textgym.scorers.overlap:BLEU",
     "chrf": "textgym.scorers.overlap:ChrF",
     "classifier": "textgym.scorers.classifier:Classifier",
     "compiles": "textgym.scorers.formats:Compiles",
     "contrast": "textgym.scorers.likelihood:Contrast",
     "cosine_length": "textgym.scorers.lengths:CosineLength",
+    "countdown": "textgym.scorers.countdown:Countdown",
     "cross_encoder": "textgym.scorers.cross_encoder:CrossEncoder",
     "exact_match": "textgym.scorers.answers:ExactMatch",
     "function": "textgym.scorers.functions:FunctionScorer",
