@@ -53,7 +53,7 @@ gpu: $(STAMP)
 		$(GPU) train --model $$model $(BF16) --num-envs 64 >> runs/gpu.jsonl; \
 	done
 	$(BIN)/python scripts/demo.py --device cuda --out runs/demo-cuda
-	$(BIN)/python scripts/demo.py --device cuda --algorithm ppo --out runs/demo-ppo-cuda
+	$(BIN)/python scripts/demo.py --device cuda --algorithm reinforce --out runs/demo-reinforce-cuda
 	$(BIN)/python scripts/train.py reinforce --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
 		--dtype bfloat16 --device cuda --learning-rate 1e-5 --total-timesteps 200000 --out runs/smollm2-cuda
 	$(BIN)/python scripts/evaluate.py --model smollm2-q4 --env-kwargs '{"tokenizer": "smollm2-q4"}' \
