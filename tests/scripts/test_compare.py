@@ -299,7 +299,10 @@ def test_values_have_their_types(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"agents": ("rlo",)}, rf"unknown agent 'rlo'; did you mean 'rloo'.*; accepted are {re.escape(str(sorted(COMMANDS)))}$"),
+        (
+            {"agents": ("rlo",)},
+            rf"unknown agent 'rlo'; did you mean 'rloo'.*; accepted are {re.escape(str(sorted(COMMANDS)))}$",
+        ),
         (
             {"agents": ("rloo:lr=1",)},
             "'rloo:lr=1' has 'lr', which is no argument of rloo; .*'learning_rate'",
