@@ -3,11 +3,13 @@
 import asyncio
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import textgym
 from textgym.scorers import FunctionScorer, ScorerError
 from textgym.testing import make_generations
 
@@ -139,6 +141,14 @@ def test_an_error_inside_the_function_keeps_its_cause():
         rewards(broken)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert str(caught.value).endswith(f" (test_function_scorer.py, line {broken.__code__.co_firstlineno + 1})")
+
+
+def test_a_file_whose_name_begins_like_the_packages_is_the_users_own():
+    file = str(Path(textgym.__file__).parent) + "_rewards.py"
+    names = {}
+    exec(compile("def wrong(completions):\n    return 1 / 0", file, "exec"), names)
+    with pytest.raises(ScorerError, match=r"ZeroDivisionError: division by zero \(textgym_rewards.py, line 2\)$"):
+        rewards(names["wrong"])
 
 
 def test_an_error_beneath_the_function_is_told_by_the_functions_own_line():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import sysconfig
 import traceback
 from abc import ABC, abstractmethod
@@ -101,7 +102,8 @@ class Scorer(ABC):
         return check_values(self.name, raw, generations)
 
 
-LIBRARIES = (str(Path(__file__).parents[1]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
+_FOLDERS = (str(Path(__file__).parents[1]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+LIBRARIES = (*(os.path.join(folder, "") for folder in _FOLDERS), "<frozen")  # textgym_rewards.py is not ours
 
 
 def own_place(error: Exception) -> str:
