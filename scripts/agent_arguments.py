@@ -17,12 +17,14 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import gymnasium as gym
+import torch
 import tyro
 from rich.console import Console
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
-from scripts.command_line import env_arguments, parse_json
+from agents.policy_gradient import PolicyGradient
+from scripts.command_line import env_arguments, parse_json, text_or_json
 from scripts.evaluation_arguments import side_by_side
 from textgym.arguments import Argument, Condition, Count, Positive, Range, Written, arguments_of
 from textgym.evaluation import Success
@@ -32,12 +34,25 @@ from textgym.sb3.evaluation import EvaluationCallback
 from textgym.sb3.policy import POLICY_ARGUMENTS
 from textgym.sb3.trackers import TrackerName
 from textgym.training.run import RunFolder
+from textgym.wrappers.vector import PotentialShaping
 
 COMMON = arguments_of(EpisodicAlgorithm)
 OF_THE_SCRIPT = {"policy", "env", "n_envs", "num_generations", "policy_kwargs"} | {
     *("stats_window_size", "tensorboard_log", "verbose", "_init_setup_model")
 }
 """Arguments of agents that the command line has in another form, or not at all."""
+
+POTENTIAL = "potential"
+"""The option that pays each token by itself (`PotentialShaping`)."""
+PAID_BY_TOKEN = PolicyGradient, agents.SoftQLearning
+"""Agents to which it matters which token earned what."""
+
+OptimizerName = Literal["adam", "sgd"]
+OPTIMIZERS: dict[OptimizerName, dict[str, Any]] = {
+    "adam": {},
+    "sgd": {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}},
+}
+"""The policy's arguments for each optimizer; SB3's default is Adam."""
 
 
 def help_of(argument: Argument) -> Any:
@@ -142,7 +157,7 @@ class EvaluationArgs:
             patience=self.patience,
             kl_budget=self.kl_budget,
             success=Success(self.eval_pass_at, group) if self.eval_pass_at else None,
-            scorers=[parse_json("eval-scorers", text) if text[:1] == "{" else text for text in self.eval_scorers],
+            scorers=[text_or_json("eval-scorers", text) for text in self.eval_scorers],
             console=console,
         )
 
@@ -155,6 +170,8 @@ class TrainArgs:
     run: Annotated[RunArgs, tyro.conf.arg(name="")]
     env: Annotated[EnvArgs, tyro.conf.arg(name="")] = field(default_factory=EnvArgs)
     evaluation: Annotated[EvaluationArgs, tyro.conf.arg(name="")] = field(default_factory=EvaluationArgs)
+    optimizer: OptimizerName = "adam"
+    """SGD has momentum 0.9, and wants a larger learning rate, such as 0.4; docs/frontier.md says when to take it."""
 
     def agent(self) -> EpisodicAlgorithm:
         """The agent, new or resumed.
@@ -168,13 +185,18 @@ class TrainArgs:
                 options[name] = parse_json(name, options[name])
         of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
+        options["policy_kwargs"] |= OPTIMIZERS[self.optimizer]
         if options.get("reference") is None:
             options.pop("reference", None)  # a checkpoint has its own
         if not self.run.resume:
-            return self.algorithm("TokenPolicy", self.env.make(), **options)
+            return self.algorithm("TokenPolicy", self._training_env(), **options)
         for name in of_checkpoint:
             options.pop(name)
-        return self.algorithm.load(self.run.out / "checkpoint", self.env.make(), **options)
+        return self.algorithm.load(self.run.out / "checkpoint", self._training_env(), **options)
+
+    def _training_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
+        env, potential = self.env.make(), getattr(self, POTENTIAL, None)
+        return env if potential is None else PotentialShaping(env, text_or_json(POTENTIAL, potential))
 
 
 def written_arguments(algorithm: type[EpisodicAlgorithm]) -> dict[str, Argument]:
@@ -224,6 +246,9 @@ def options_of(arguments: dict[str, Argument], **defaults: Any) -> list[tuple[st
 def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
     """The dataclass of an agent's arguments, with the agent's own defaults."""
     fields = options_of(written_arguments(algorithm), seed=0)  # so that a command repeated gives the same numbers
+    if issubclass(algorithm, PAID_BY_TOKEN):
+        about = "A scorer whose change pays each token, best the env's own: a name, `module:function` or JSON."
+        fields.append((POTENTIAL, Annotated[str | None, tyro.conf.arg(help=about)], None))
     about = str(algorithm.__doc__).partition("\n")[0]
     namespace = {"algorithm": algorithm, "__doc__": about, "__module__": __name__}
     return dataclasses.make_dataclass(algorithm.__name__, fields, bases=(TrainArgs,), namespace=namespace)

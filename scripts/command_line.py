@@ -163,6 +163,15 @@ def parse_json(name: str, text: str) -> Any:
         raise ValueError(f"--{name} is not JSON: {error}: {text!r}") from error
 
 
+def text_or_json(name: str, text: str) -> Any:
+    """An argument that is a name, or JSON where it begins like an object or a list of JSON.
+
+    Raises:
+        ValueError: it begins so, and is none.
+    """
+    return parse_json(name, text) if text.lstrip().startswith(("{", "[")) else text
+
+
 def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
     """The arguments of `gym.make_vec` from the command line's.
 
@@ -181,7 +190,7 @@ def env_arguments(env_kwargs: str, **shortcuts: str | None) -> dict[str, Any]:
             continue
         if name in kwargs:
             raise ValueError(f"{name} is given twice, by --{name} and in --env-kwargs")
-        kwargs[name] = parse_json(name, value) if value.lstrip().startswith(("{", "[")) else value
+        kwargs[name] = text_or_json(name, value)
     return kwargs
 
 

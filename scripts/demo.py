@@ -24,6 +24,7 @@ from stable_baselines3.common.logger import configure
 import textgym  # noqa: F401 (registers the env ids)
 from agents import GRPO, PPO, REINFORCE, RLOO
 from agents.policy_gradient import PolicyGradient
+from scripts.agent_arguments import OPTIMIZERS
 from scripts.command_line import console
 from scripts.experiments.before_and_after import draw_curve, side_by_side
 from textgym.arguments import Count, NonNegative, Positive, Seed
@@ -32,7 +33,6 @@ from textgym.sb3 import EpisodicAlgorithm
 from textgym.sb3.callbacks import ShowProgress
 from textgym.wrappers.vector import PotentialShaping
 
-SGD = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {"reward_to_go": True}),
     "rloo": (RLOO, {"reward_to_go": True}),
@@ -76,7 +76,8 @@ def main(args: Args) -> None:
     start = time.perf_counter()
     make_env = partial(gym.make_vec, args.env_id, num_envs=args.n_envs, autoreset_mode="Disabled")
     agent_class, options = AGENTS[args.algorithm]
-    common: dict[str, Any] = {"learning_rate": args.learning_rate, "kl_coef": args.kl_coef, "policy_kwargs": SGD}
+    common: dict[str, Any] = {"learning_rate": args.learning_rate, "kl_coef": args.kl_coef}
+    common["policy_kwargs"] = OPTIMIZERS["sgd"]
     env = make_env(num_generations=args.num_generations)
     env = PotentialShaping(env, env.unwrapped.task.scorer)  # type: ignore[attr-defined]
     agent = agent_class("TokenPolicy", env, gamma=0.95, **(common | options), seed=args.seed, device=args.device)

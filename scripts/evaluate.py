@@ -19,7 +19,7 @@ import json
 
 from rich.console import Console
 
-from scripts.command_line import parse_json, versions
+from scripts.command_line import text_or_json, versions
 from scripts.evaluation_arguments import Args
 from scripts.policies import load
 from textgym.evaluation import Evaluation, evaluate, sample_frontier, show_sample
@@ -30,7 +30,7 @@ def main(args: Args) -> Evaluation:
     """Evaluate, print, and write the JSON file if one is named."""
     loaded = load(args, args.rows(), {"num_generations": args.group()}, dtype=args.dtype)
     policy = loaded.policy(args.reference, args.micro_batch_size)
-    scorers = [parse_json("scorers", text) if text.lstrip().startswith("{") else text for text in args.scorers]
+    scorers = [text_or_json("scorers", text) for text in args.scorers]
     frontier = sample_frontier(policy, args.frontier_prompts, args.frontier, args.seed) if args.frontier else None
     evaluation = evaluate(policy, args.episodes, args.samples, args.told_by(), scorers, frontier)
     if args.json is not None:  # before anything is printed, which may fail: `evaluate.py ... | head`

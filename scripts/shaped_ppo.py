@@ -19,6 +19,7 @@ import gymnasium as gym
 import torch
 
 from agents import PPO
+from scripts.agent_arguments import OPTIMIZERS
 from scripts.command_line import console
 from textgym.arguments import Count, NonNegative, Positive, Seed
 from textgym.evaluation import Evaluation, ModelPolicy, evaluate, sample_frontier
@@ -73,7 +74,7 @@ def make_agent(args: Args) -> PPO:
         n_epochs=1,
         batch_size=None,
         vf_coef=0.1,
-        policy_kwargs={"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}},
+        policy_kwargs=OPTIMIZERS["sgd"],
         seed=args.seed,
         device=args.device,
     )

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import PPO, REINFORCE, RLOO, DistributionMatching, DualAscent
 from agents.policy_gradient import PolicyGradient
+from scripts.agent_arguments import OPTIMIZERS, OptimizerName
 from scripts.command_line import console
 from textgym.arguments import Count, NonNegative, Positive, PositiveShare, Probability
 from textgym.evaluation import Evaluation, evaluate
@@ -67,7 +67,7 @@ class Args:
     """Agents for each divergence, with seeds 0, 1, ..."""
     total_timesteps: Count = 400_000
     """Tokens of each agent."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     """SGD has momentum 0.9; `docs/constraints.md` says why it is not Adam."""
     learning_rate: Positive = 0.02
     """Held for two fifths of the training; then it falls linearly to 0."""
@@ -109,9 +109,8 @@ class Args:
         """What all agents are made with."""
         rows: dict[str, Any] = {"num_envs": self.n_envs, "num_generations": self.n_envs, "autoreset_mode": "Disabled"}
         env = gym.make_vec(self.task.id, **rows, **env_kwargs)
-        sgd = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
         common: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "seed": seed}
-        common["policy_kwargs"] = sgd if self.optimizer == "sgd" else {}
+        common["policy_kwargs"] = OPTIMIZERS[self.optimizer]
         return {"policy": "TokenPolicy", "env": env, "learning_rate": self.scheduled, **common}
 
     def rewarding(self, coefficients: Mapping[str, float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 import tyro
 
 import agents
@@ -19,12 +20,14 @@ from scripts.command_line import run_script
 from scripts.train import Args
 from textgym.arguments import AsJSON, CheckedCalls, Count, Named, NonNegative, Probability, arguments_of
 from textgym.sb3 import EpisodicAlgorithm
+from textgym.wrappers.vector import PotentialShaping
 
 JSON = {"peft": '{"peft_type": "IA3"}', "lora": '{"r": 2}', "target": '{"name": "rlhf", "beta": 0.5}'}
 
 
 def fields_of(command):
-    return [f for f in dataclasses.fields(command) if f.name not in ("run", "env", "evaluation")]
+    of_scripts = "run", "env", "evaluation", "optimizer", "potential"
+    return [f for f in dataclasses.fields(command) if f.name not in of_scripts]
 
 
 def test_every_agent_has_a_command():
@@ -109,6 +112,18 @@ def test_every_argument_arrives_at_the_agent_as_it_was_typed(name, monkeypatch):
     parsed.agent()
     received |= received.pop("policy_kwargs")
     assert received == expected
+
+
+def test_the_optimizer_and_a_potential_are_those_that_are_named():
+    rows = ["--n-envs", "8", "--device", "cpu"]
+    potential = {"name": "length", "target": 3}
+    options = ["--optimizer", "sgd", "--learning-rate", "0.4", "--potential", json.dumps(potential)]
+    agent = tyro.cli(Args, args=["rloo", *rows, *options]).agent()
+    assert isinstance(agent.policy.optimizer, torch.optim.SGD)
+    assert agent.policy.optimizer.defaults["momentum"] == 0.9 and agent.policy.optimizer.defaults["lr"] == 0.4
+    assert isinstance(agent.env.venv, PotentialShaping)
+    plain = tyro.cli(Args, args=["distribution-matching", *rows])
+    assert isinstance(plain.agent().policy.optimizer, torch.optim.Adam) and not hasattr(plain, "potential")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -170,6 +170,10 @@ def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
         "separate",
         "--reference-kl-target",
         "0.5",
+        "--optimizer",
+        "sgd",
+        "--potential",
+        '{"name": "length", "target": 3}',
     ]
     train(parse("ppo", model, *options))
     saved = saved_in(tmp_path)
