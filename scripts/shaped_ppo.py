@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import torch
@@ -80,7 +79,7 @@ def make_agent(args: Args) -> PPO:
     )
 
 
-def make_env(args: Args, num_generations: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make_env(args: Args, num_generations: int) -> gym.vector.VectorEnv:
     """Episodes side by side."""
     size = args.n_envs
     return gym.make_vec(args.env_id, num_envs=size, num_generations=num_generations, autoreset_mode="Disabled")
