@@ -111,13 +111,24 @@ def test_files_that_a_page_names_exist(name):
 
 
 def commands_of(name):
-    """The words of every `python scripts/...` that a page shows in a block of commands."""
+    """The words of every `python scripts/...` that a page shows, in a block of commands or in a line of text."""
+    text = FENCE.sub("", PAGES[name])
+    lines = [line.replace("\n", " ") for line in re.findall(r"`([^`]*\bpython scripts/[^`]+)`", text)]
     for language in ("bash", "console", "sh"):
         for block in blocks(PAGES[name], language):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words[:1] == ["python"] and words[1:2] != ["-m"]:
-                    yield words[1:]
+            lines += block.replace("\\\n", " ").splitlines()
+    for line in lines:
+        words = shlex.split(re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line), comments=True)  # without the shell's variables
+        if words[:2] == ["torchrun", "--nproc-per-node"]:
+            words = ["python", *words[3:]]
+        if words[:1] == ["python"] and words[1:2] != ["-m"] and not {"...", "--help"} & {*words}:
+            yield words[1:]
+
+
+def test_commands_stand_in_blocks_of_a_language():
+    """Others would not be read by the test below."""
+    for name, text in PAGES.items():
+        assert not re.search(r"^```\n(?:python|torchrun) ", text, re.M), name
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if any(commands_of(name))])
