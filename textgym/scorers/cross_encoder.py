@@ -22,8 +22,9 @@ Paid = Literal["raw", "probability"]
 class CrossEncoder(Scorer):
     """What a cross-encoder says of a reference, or the prompt, and the completion, read together.
 
-    That comes first in the pair, and the completion second, as queries come before the passages that answer them. Of
-    several references the one with the largest value counts. An empty completion is read as an empty text.
+    The reference or the prompt is the first text of the pair and the completion the second, as a query comes before the
+    passage that answers it. Of several references the one with the largest value counts. An empty completion is read as
+    an empty text.
 
     Args:
         model: a directory, a hub id or a loaded `CrossEncoder`.

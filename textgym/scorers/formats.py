@@ -79,9 +79,9 @@ DEEPEST = 128
 class ValidJSON(Scorer):
     """1.0 if the completion is JSON, and fits a schema if there is one, else 0.0.
 
-    White space around it is allowed, and nothing else; NaN and Infinity, which Python reads, are no JSON. Neither are,
-    here, integers of more than 4,300 digits, which Python does not read, and lists in lists in lists to a depth of more
-    than 128, which it reads or not by its version. For partial credit, put one scorer with and one without a schema
+    White space around it is allowed, and nothing else; NaN and Infinity, which Python reads, are no JSON. Two
+    more things count as none here: integers of more than 4,300 digits, which Python does not read, and values that are
+    nested deeper than 128, which only some versions of Python read. For partial credit, put one scorer with and one without a schema
     into a `WeightedSum`.
 
     Args:

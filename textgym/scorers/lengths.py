@@ -62,7 +62,7 @@ class CosineLength(Scorer):
 
     A completion is right where the inner scorer gives at least `at`. One of n tokens, EOS included, then gets a value
     between those of its kind, (r_0, r_L): r_L + (r_0 - r_L) (1 + cos(pi n / max_tokens)) / 2, which is r_0 at no length
-    and r_L at `max_tokens`. By default a right one should be short, and a wrong one had better try for longer. From
+    and r_L at `max_tokens`. By default a right one earns more the shorter it is, and a wrong one the longer it is. From
     `max_tokens` on the value is `exceeded`, right or wrong.
 
     Args:

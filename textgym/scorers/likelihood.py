@@ -154,7 +154,7 @@ class Contrast(Scorer):
     """How much likelier one language model holds the completion to be than another, given the prompt.
 
     It is log p_1(x | c) - log p_2(x | c) in nats. With a large model as expert and a small one as amateur it pays for
-    what only the large one knows, less for what is merely frequent; with a finetuned model and its base it is the
+    what only the large one knows, and not for what is merely frequent; with a finetuned model and its base it is the
     log-ratio that direct preference optimisation takes for a reward.
 
     Token ids are those of `perplexity`, each model reading its own, so that the two may differ in their tokenizers.

@@ -36,7 +36,7 @@ class LogProb(Scorer):
 
     Cost: one decode step of the model per token, from a cache of its states.
 
-    Source: TextGym's own; the model comes by transformers.
+    Source: TextGym's own; the model is one of transformers.
 
     Example: `{"name": "log_prob", "model": "tiny"}`
 

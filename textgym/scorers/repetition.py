@@ -10,7 +10,7 @@ from textgym.scorers.words import WordTokenizer, word_tokenizer
 
 
 class Repetition(Scorer):
-    """Minus the share of the completion's n-grams that stood in it before.
+    """Minus the share of the completion's n-grams that it had before.
 
     With N n-grams of which D are different ones, it is D / N - 1: distinct-n, less one. A completion with fewer than n
     words has 0.
