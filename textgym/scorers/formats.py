@@ -79,10 +79,10 @@ DEEPEST = 128
 class ValidJSON(Scorer):
     """1.0 if the completion is JSON, and fits a schema if there is one, else 0.0.
 
-    White space around it is allowed, and nothing else; NaN and Infinity, which Python reads, are no JSON. Two
-    more things count as none here: integers of more than 4,300 digits, which Python does not read, and values that are
-    nested deeper than 128, which only some versions of Python read. For partial credit, put one scorer with and one without a schema
-    into a `WeightedSum`.
+    White space around it is allowed, and nothing else; NaN and Infinity, which Python reads, are no JSON. Two more
+    things count as no JSON here: integers of more than 4,300 digits, which Python does not read, and values that are
+    nested deeper than 128, which only some versions of Python read. For partial credit, put one scorer with and one
+    without a schema into a `WeightedSum`.
 
     Args:
         schema: a JSON Schema, or the path of a file that holds one; None asks for JSON of any kind. Its draft is the
