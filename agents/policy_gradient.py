@@ -54,8 +54,8 @@ class PolicyGradient(CurriculumRollouts):
             (`textgym.training.losses.importance_ratios`).
         target_kl: in nats per token, from the old policy to the new one; an update stops where `train/approx_kl`
             exceeds 1.5 times this. None never stops.
-        kl_coef: weight of the KL penalty to the reference, in reward per nat. With 0 no reference is kept unless one is
-            given, and no KL to it is logged.
+        kl_coef: weight of the KL penalty to the reference, in reward per nat, or a function of the remaining progress,
+            which goes from 1 to 0. With 0 no reference is kept unless one is given, and no KL to it is logged.
         kl_penalty: `"reward"` subtracts kl_coef * (log pi - log a) from each token's reward (k1, unbiased); `"k2"` and
             `"k3"` (times the ratio, as in TRL) add kl_coef times this estimator to the loss
             (`textgym.training.losses.kl_loss`), which does not count how a token changes the KL of later states; `"k3"`
@@ -101,7 +101,7 @@ class PolicyGradient(CurriculumRollouts):
         importance_sampling_clip_max: Positive | None = None,
         importance_sampling_level: ImportanceLevel = "token",
         target_kl: Positive | None = None,
-        kl_coef: NonNegative = 0.05,
+        kl_coef: NonNegative | Schedule = 0.05,
         kl_penalty: KLPenalty = "reward",
         reference_kl_target: Positive | None = None,
         target_entropy: Positive | None = None,
@@ -114,8 +114,9 @@ class PolicyGradient(CurriculumRollouts):
         loss_normalization: Normalization = "token",
         **kwargs: Any,
     ):
-        if reference_kl_target is not None and not kl_coef:
-            raise ValueError(f"reference_kl_target={reference_kl_target} adapts kl_coef, which must not be 0")
+        if reference_kl_target is not None and (not kl_coef or callable(kl_coef)):
+            must = f"must be a number above 0, not {kl_coef!r}"
+            raise ValueError(f"reference_kl_target={reference_kl_target} adapts kl_coef, which {must}")
         self.batch_size, self.n_epochs, self.target_kl = batch_size, n_epochs, target_kl
         self.clip_range, self.clip_range_high, self.delta = clip_range, clip_range_high, delta
         self.importance_sampling_clip_max = importance_sampling_clip_max
@@ -214,8 +215,8 @@ class PolicyGradient(CurriculumRollouts):
         if self.missing_eos_penalty:
             row = torch.arange(len(rewards), device=rewards.device)
             rewards[row, episodes.last] -= self.missing_eos_penalty * ~self.ended_by_eos(episodes)
-        if self.kl_penalty == "reward" and self.kl_coef:
-            rewards -= self.kl_coef * (episodes.log_probs - episodes.reference_log_probs)
+        if self.kl_penalty == "reward" and (kl_coef := self.scheduled("kl_coef")):
+            rewards -= kl_coef * (episodes.log_probs - episodes.reference_log_probs)
         return rewards
 
     def loss(self, episodes: Episodes, terms: TokenTerms) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -232,9 +233,9 @@ class PolicyGradient(CurriculumRollouts):
         else:
             losses = policy_gradient_loss(log_probs, advantages)
         statistics["policy_gradient_loss"] = losses
-        if self.kl_penalty != "reward" and self.kl_coef:
+        if self.kl_penalty != "reward" and (kl_coef := self.scheduled("kl_coef")):
             statistics["kl_loss"] = kl_loss(log_probs, old, episodes.reference_log_probs, self.kl_penalty)
-            losses = losses + self.kl_coef * statistics["kl_loss"]
+            losses = losses + kl_coef * statistics["kl_loss"]
         return losses, statistics
 
     def scheduled(self, name: str) -> float | None:
@@ -251,9 +252,9 @@ class PolicyGradient(CurriculumRollouts):
 
     def _finish_update(self) -> None:
         episodes = self.rollout_buffer.episodes
-        self.logger.record("train/kl_coef", self.kl_coef)
+        self.logger.record("train/kl_coef", self.scheduled("kl_coef"))
         self.logger.record("train/ent_coef", self.ent_coef)
-        if self.reference_kl_target is not None:
+        if self.reference_kl_target is not None and not callable(self.kl_coef):
             kl = (episodes.log_probs - episodes.reference_log_probs).sum(-1).mean().item()
             self.kl_coef *= 1 + 0.1 * min(max(kl / self.reference_kl_target - 1, -0.2), 0.2)
         if self.target_entropy is not None:

@@ -195,7 +195,10 @@ class TrainArgs:
         return self.algorithm.load(self.run.out / "checkpoint", self._training_env(), **options)
 
     def _training_env(self) -> gym.vector.VectorEnv[Any, Any, Any]:
-        env, potential = self.env.make(), getattr(self, POTENTIAL, None)
+        potential = getattr(self, POTENTIAL, None)
+        if potential is not None and not getattr(self, "reward_to_go", True):
+            raise ValueError("--potential says which token earned what, which only --reward-to-go reads; add it")
+        env = self.env.make()
         return env if potential is None else PotentialShaping(env, text_or_json(POTENTIAL, potential))
 
 
@@ -247,7 +250,7 @@ def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:
     """The dataclass of an agent's arguments, with the agent's own defaults."""
     fields = options_of(written_arguments(algorithm), seed=0)  # so that a command repeated gives the same numbers
     if issubclass(algorithm, PAID_BY_TOKEN):
-        about = "A scorer whose change pays each token, best the env's own: a name, `module:function` or JSON."
+        about = "A scorer whose change pays each token, best the env's own; rewards then count from the prompt's."
         fields.append((POTENTIAL, Annotated[str | None, tyro.conf.arg(help=about)], None))
     about = str(algorithm.__doc__).partition("\n")[0]
     namespace = {"algorithm": algorithm, "__doc__": about, "__module__": __name__}

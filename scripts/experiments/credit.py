@@ -120,7 +120,7 @@ class PerfectCredit(REINFORCE):
         """The episodes with `advantages`, (E, T)."""
         env: Any = gym.make("TextGenToy-v0").unwrapped
         tree = TokenTree.of(env)
-        objective = Objective(tree, env.reference_logits, tree.scores(env)["reward"], self.kl_coef)
+        objective = Objective(tree, env.reference_logits, tree.scores(env)["reward"], self.scheduled("kl_coef") or 0.0)
         oracle = CreditOracle(objective, self.policy.model.table.detach())
         return episodes.replace(advantages=oracle.credit(episodes.actions).float())
 

@@ -114,9 +114,10 @@ def test_a_schedule_that_becomes_negative_is_refused_when_it_does():
     made = agent(learning_rate=lambda progress: progress - 0.9)
     with pytest.raises(ValueError, match=r"^learning_rate is -.*; it must be at least 0"):
         made.learn(200)
-    made = agent(agents.PPO, clip_range=lambda progress: progress - 0.9, batch_size=None)
-    with pytest.raises(ValueError, match=r"^clip_range is -.*; it must be at least 0"):
-        made.learn(200)
+    for name in ("clip_range", "kl_coef"):
+        made = agent(agents.PPO, batch_size=None, **{name: lambda progress: progress - 0.9})
+        with pytest.raises(ValueError, match=rf"^{name} is -.*; it must be at least 0"):
+            made.learn(200)
 
 
 def test_a_last_rollout_longer_than_asked_for_does_not_reverse_a_falling_learning_rate():

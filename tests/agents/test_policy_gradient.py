@@ -130,6 +130,20 @@ def test_kl_coef_follows_its_target(kl, factor):
     assert made.logger.all["train/kl_coef"] == [0.5] and made.kl_coef == pytest.approx(0.5 * factor, rel=1e-6)
 
 
+@pytest.mark.parametrize("kl_penalty", ["reward", "k2"])
+@pytest.mark.parametrize("remaining", [1.0, 0.25, 0.0])
+def test_kl_coef_may_be_a_function_of_the_remaining_progress(remaining, kl_penalty):
+    ends = []
+    for kl_coef in (lambda left: 0.4 * left, 0.4 * remaining):
+        made = agent(PPO, kl_coef=kl_coef, kl_penalty=kl_penalty)
+        made._current_progress_remaining = remaining
+        made.rollout_buffer.episodes = stale_episodes(made, 8)
+        made.train()
+        assert made.logger.all["train/kl_coef"] == [pytest.approx(0.4 * remaining)]
+        ends.append(weights(made))
+    assert_same(*ends, atol=0)
+
+
 @pytest.mark.parametrize(("entropy", "expected"), [(0.9, 0.015), (1.0, 0.015), (1.1, 0.005)])
 def test_ent_coef_follows_its_target(entropy, expected):
     made = agent(PPO, ent_coef=0.01, target_entropy=1.0, learning_rate=0.0)

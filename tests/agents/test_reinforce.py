@@ -168,8 +168,9 @@ def test_bad_arguments():
         agent(PPO, importance_sampling_clip_max=5.0)
     with pytest.raises(ValueError, match="n_epochs is 0; it must be an integer of at least 1"):
         agent(GRPO, n_epochs=0)
-    with pytest.raises(ValueError, match="reference_kl_target=4.0 adapts kl_coef, which must not be 0"):
-        agent(reference_kl_target=4.0, kl_coef=0.0)
+    for kl_coef in (0.0, lambda progress: 0.1):
+        with pytest.raises(ValueError, match="reference_kl_target=4.0 adapts kl_coef, which must be a number above 0"):
+            agent(reference_kl_target=4.0, kl_coef=kl_coef)
     with pytest.raises(ValueError, match="episodes_per_update=12 is not a multiple of the number of envs, 8"):
         agent(episodes_per_update=12)
     model = small_llama()

@@ -118,7 +118,9 @@ def test_the_optimizer_and_a_potential_are_those_that_are_named():
     rows = ["--n-envs", "8", "--device", "cpu"]
     potential = {"name": "length", "target": 3}
     options = ["--optimizer", "sgd", "--learning-rate", "0.4", "--potential", json.dumps(potential)]
-    agent = tyro.cli(Args, args=["rloo", *rows, *options]).agent()
+    with pytest.raises(ValueError, match="^--potential says .* only --reward-to-go reads; add it$"):
+        tyro.cli(Args, args=["rloo", *rows, *options]).agent()
+    agent = tyro.cli(Args, args=["rloo", *rows, *options, "--reward-to-go"]).agent()
     assert isinstance(agent.policy.optimizer, torch.optim.SGD)
     assert agent.policy.optimizer.defaults["momentum"] == 0.9 and agent.policy.optimizer.defaults["lr"] == 0.4
     assert isinstance(agent.env.venv, PotentialShaping)
