@@ -42,7 +42,7 @@ def expanded(words: Sequence[str]) -> list[str]:
     given = {option_of(word.partition("=")[0][2:]).removeprefix("no-") for word in own if word.startswith("--")}
     for name, value in options.items():
         if option_of(name) not in given:
-            own = [*words_of(option_of(name), value), *own]
+            own = [*words_of(name, value), *own]
     return [*(named or [agent] if agent is not None else named), *own]
 
 
@@ -71,12 +71,31 @@ def option_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def words_of(option: str, value: Any) -> list[str]:
+def words_of(name: str, value: Any) -> list[str]:
     """An option as words of a command line."""
+    option = option_of(name)
     if isinstance(value, bool):
         return [f"--{'' if value else 'no-'}{option}"]
-    values = value if isinstance(value, list) else [value]
-    return [f"--{option}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+    if isinstance(value, list | tuple):
+        return [f"--{option}", *map(as_text, value)]
+    return [f"--{option}={as_text(value)}"]
+
+
+def as_text(value: Any) -> str:
+    """A value of a YAML file as a command line writes it."""
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def changed(given: Any, default: Any) -> list[str]:
+    """The words of a command line that make the one dataclass of options, nested ones included, of the other."""
+    words: list[str] = []
+    for field in dataclasses.fields(given):
+        value, other = getattr(given, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            words += changed(value, other)
+        elif value != other:
+            words += words_of(field.name, value)
+    return words
 
 
 def write(path: Path, options: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ What is not known is left out: nothing is asked of the hub, and no text is sampl
 from __future__ import annotations
 
 import json
-import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,17 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import agents
-from scripts.agent_arguments import command_name, is_json, written_arguments
+from scripts.agent_arguments import (
+    COMMANDS,
+    OPTIMIZERS,
+    EnvArgs,
+    RunArgs,
+    command_name,
+    is_json,
+    written_arguments,
+)
 from scripts.command_line import versions
+from scripts.experiments.entries import shell_command
 from textgym.evaluation.history import SEVERAL, SINGLE, numbers
 from textgym.language_models.adapters import adapter_base
 from textgym.language_models.adapters.files import CONFIG, read_config
@@ -124,12 +132,13 @@ def trained(exported: Exported, hub_id: str | None) -> str:
     told += f"{state.num_timesteps:,} tokens in {state.iterations:,} rollouts and {state.n_updates:,} gradient steps."
     left_out = [f"`{name}` (a function)" for name in state.functions]
     left_out += ["the arguments of the env (objects)"] if state.env_kwargs is None else []
+    left_out += [] if state.optimizer.lower() in OPTIMIZERS else [f"the optimizer, {state.optimizer}"]
     but = f", but for {' and '.join(left_out)}" if left_out else ""
-    return f"{told} These are its settings as a command{but}:\n\n```bash\n{shlex.join(command(exported))}\n```"
+    return f"{told} These are its settings as a command{but}:\n\n```bash\n{command(exported)}\n```"
 
 
-def command(exported: Exported) -> list[str]:
-    """The words of `scripts/train.py` that give a checkpoint's settings, those that are defaults left out."""
+def command(exported: Exported) -> str:
+    """The command line of `scripts/train.py` that gives a checkpoint's settings, those that are defaults left out."""
     state = exported.state
     assert state is not None
     agent = getattr(agents, state.algorithm)
@@ -137,24 +146,15 @@ def command(exported: Exported) -> list[str]:
     given = state.arguments | state.arguments["policy_kwargs"] | {"model": exported.base}
     if (exported.folder / CONFIG).is_file():
         given["peft"] = peft_arguments(exported.folder)
-    words = ["python", "scripts/train.py", name, f"--env-id={state.env_id}"]
-    words += [f"--env-kwargs={json.dumps(state.env_kwargs)}"] if state.env_kwargs else []
-    for option, value in given.items():
-        if option in ("n_envs", "num_generations"):
-            words.append(f"--{option.replace('_', '-')}={value}")
-        elif option in written:
-            default = 0 if option == "seed" else written[option].default
-            if value != default and option not in state.functions:
-                words += written_as(option, value, is_json(written[option]))
-    return [*words, f"--total-timesteps={state.num_timesteps}"]
-
-
-def written_as(option: str, value: Any, as_json: bool) -> list[str]:
-    """An option with its value on a command line."""
-    name = option.replace("_", "-")
-    if isinstance(value, bool) and not as_json:
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}={json.dumps(value) if as_json else value}"]
+    options: dict[str, Any] = {n: given[n] for n in written if n in given and n not in state.functions}
+    for option, value in options.items():
+        if is_json(written[option]) and value is not None:
+            options[option] = json.dumps(value)
+    rows = {option: given[option] for option in ("n_envs", "num_generations")}
+    env = EnvArgs(str(state.env_id), env_kwargs=json.dumps(state.env_kwargs or {}), **rows)
+    if (optimizer := state.optimizer.lower()) in OPTIMIZERS:
+        options["optimizer"] = optimizer
+    return shell_command(COMMANDS[name](RunArgs(Path(), state.num_timesteps), env, **options))
 
 
 def peft_arguments(folder: Path) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, TrainArgs, command_name
-from scripts.config_files import AGENT, read
+from scripts.config_files import AGENT, as_text, changed, read
 from textgym.importing import did_you_mean
 
 SHARED = {"run", "env", "evaluation", "model", "reference", "seed", "device"}
@@ -54,11 +52,6 @@ def settings_of(entry: str) -> tuple[str, dict[str, str]]:
     return name, settings
 
 
-def as_text(value: Any) -> str:
-    """A value of a YAML file as a command line writes it."""
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
-
-
 def command_of(entry: str, run: RunArgs, env: EnvArgs, model: str | None, device: str) -> TrainArgs:
     """The arguments of `scripts/train.py` that an entry stands for; a value of a wrong type ends the program.
 
@@ -85,11 +78,5 @@ def command_of(entry: str, run: RunArgs, env: EnvArgs, model: str | None, device
 def shell_command(command: TrainArgs) -> str:
     """What trains the same with checkpoints: `python scripts/train.py` with all that is not the default."""
     name = command_name(command.algorithm)
-    words = ["python", "scripts/train.py", name, f"--total-timesteps={command.run.total_timesteps}"]
-    for part, default in ((command.env, EnvArgs()), (command, COMMANDS[name](command.run, command.env))):
-        for option in fields(part):
-            value, flag = getattr(part, option.name), option.name.replace("_", "-")
-            if value == getattr(default, option.name):
-                continue
-            words.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}")
-    return shlex.join(words)
+    words = changed(command, COMMANDS[name](RunArgs(command.run.out)))
+    return shlex.join(["python", "scripts/train.py", name, *words])

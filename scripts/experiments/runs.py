@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import tyro
@@ -82,6 +82,8 @@ class TrainingArgs(ABC):
 class Args(TrainingArgs):
     """What to compare by sampling."""
 
+    evaluation_split: ClassVar[str | None] = None
+    """The part of the prompts that is evaluated on; None for what the env trains on."""
     evaluation_episodes: Count = 256
     """Fresh episodes of each run's last policy, each with a prompt of its own; a multiple of `n_envs`."""
 
@@ -101,7 +103,7 @@ class Args(TrainingArgs):
         """A `textgym.evaluation.Evaluation`."""
         # Every prompt drawn by itself, which an agent that compares groups would refuse to train on, and random numbers
         # that no training begins with.
-        env = replace(self.env, num_generations=1).make()
+        env = replace(self.env, num_generations=1).make(self.evaluation_split)
         policy = ModelPolicy(env, agent.token_model, seed=seed + 1_000_000)
         policy.reference = agent.reference
         return evaluate(policy, self.evaluation_episodes).to_json()

@@ -163,6 +163,7 @@ def test_the_card_tells_what_was_trained_on_what_and_how_well(tmp_path, monkeypa
         {"lora": {"r": 4}, "mask_truncated_completions": True, "clip_range": 0.2},
         {"peft": {"peft_type": "IA3"}, "policy_kwargs": {"temperature": 0.7, "top_k": 5}, "kl_penalty": "k2"},
         {"env": gym.make_vec("TextGen-v0", num_envs=4, num_generations=2, autoreset_mode="Disabled", split="train")},
+        {"policy_kwargs": {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}},
     ],
     ids=str,
 )
@@ -176,14 +177,17 @@ def test_the_command_of_the_card_makes_an_agent_of_the_same_settings(arguments, 
     assert one_policy.items() <= other_policy.items()  # a command line gives the defaults, too
     differ = {name for name, value in one.arguments.items() if other.arguments[name] != value}
     assert not differ and (one.env_id, one.env_kwargs) == (other.env_id, other.env_kwargs)
+    assert one.optimizer == other.optimizer and one.param_groups == other.param_groups
     if one.adapters:
         assert read_config(tmp_path / "run" / "checkpoint") == read_config(tmp_path / "again")
 
 
 def test_what_is_not_known_is_not_told(tmp_path):
-    card = exported(tmp_path, env=SMALL_ENV(), model=small_llama(), learning_rate=lambda rest: 0.1 * rest)
+    kwargs = {"learning_rate": lambda rest: 0.1 * rest, "policy_kwargs": {"optimizer_class": torch.optim.RMSprop}}
+    card = exported(tmp_path, env=SMALL_ENV(), model=small_llama(), **kwargs)
     assert card.data.base_model is None and card.data.license is None and card.data.eval_results is None
     assert "A model was trained" in card.text and "but for `learning_rate` (a function) and the arguments" in card.text
+    assert "and the optimizer, RMSprop:" in card.text and "--optimizer" not in card.text
     assert "## Evaluation" not in card.text and "## Samples" not in card.text
 
 
