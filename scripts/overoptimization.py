@@ -70,13 +70,11 @@ def main(args: Args) -> Table:
 
 def draw(problem: Problem, paths: dict, file: Path) -> None:
     """Gold (lines) and proxy (dotted) against KL, a panel for each kind of proxy, below the gold reward's frontier."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     faults = get_args(Fault)
-    figure, panels = plt.subplots(1, len(faults), figsize=(11, 3.6), layout="constrained", sharey=True)
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(faults), sharey=True)
     points = problem.best().curve()
     for axes, fault in zip(panels, faults, strict=True):
         axes.plot([p.kl for p in points], [p.reward for p in points], "k", linewidth=1, label="most at each KL")
@@ -90,4 +88,3 @@ def draw(problem: Problem, paths: dict, file: Path) -> None:
     panels[0].legend(frameon=False, fontsize="small")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150)
-    plt.close(figure)

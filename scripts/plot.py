@@ -45,12 +45,10 @@ def main(args: Args) -> None:
 
 def draw(runs: list[Run], file: Path) -> None:
     """Panels over tokens, and reward over KL."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    axes = figure.subplots(2, 3)
     *panels, over_kl, legend = axes.flat
     for number, run in enumerate(runs):
         color = COLORS[number % len(COLORS)]
@@ -70,4 +68,3 @@ def draw(runs: list[Run], file: Path) -> None:
     legend.legend(loc="center", frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
-    plt.close(figure)

@@ -20,14 +20,15 @@ from typing import Any
 from rich.console import Console
 
 from scripts.command_line import console
-from scripts.experiments.rlhf import COLUMNS, Args, Report, reward_models, train_reward_model, value_of, with_reward
+from scripts.experiments.comparison import measured
+from scripts.experiments.rlhf import COLUMNS, Args, Report, reward_models, train_reward_model, with_reward
 from scripts.experiments.runs import plan, run_one
 from textgym.evaluation.statistics import Interval
 
 
 def in_words(record: dict[str, Any]) -> str:
     """What is told of a run."""
-    measures = ", ".join(f"{heading} {value_of(record, name):.2f}" for name, heading in COLUMNS.items())
+    measures = ", ".join(f"{heading} {measured(record, name):.2f}" for name, heading in COLUMNS.items())
     return f"{measures}; {record['training_cpu_seconds']:.0f} s of training"
 
 

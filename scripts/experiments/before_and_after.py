@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from rich.table import Table
 
+from scripts.reports.runs import TOKENS, read_run
 from textgym.evaluation import Evaluation
 
 
 def draw_curve(out: Path, title: str) -> Path:
     """The learning curve: reward and KL to the reference against tokens, from the training's CSV log."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    with (out / "progress.csv").open() as file:
-        log = list(csv.DictReader(file))
-    figure, reward = plt.subplots(figsize=(7, 4), layout="constrained")
+    run = read_run(out)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    reward = figure.subplots()
     curves = [(reward, "rollout/reward", "mean sentiment of a rollout", "tab:green")]
-    if "rollout/kl_to_reference" in log[0]:  # not with --kl-coef 0
+    if "rollout/kl_to_reference" in run.log:  # not with --kl-coef 0
         curves.append((reward.twinx(), "rollout/kl_to_reference", "KL to the reference (nats per text)", "tab:gray"))
     for axis, column, label, color in curves:
-        axis.plot([float(row["time/total_timesteps"]) for row in log], [float(row[column]) for row in log], color=color)
+        axis.plot(run.log[TOKENS], run.log[column], color=color)
         axis.set_ylabel(label, color=color)
     reward.set_xlabel("tokens generated")
     reward.set_title(title)
@@ -39,7 +36,7 @@ def side_by_side(before: Evaluation, after: Evaluation) -> Table:
         table.add_column(name, justify="right" if name else "left")
     rows = {
         "reward": lambda e: f"{e.reward.value:+.3f} ± {e.reward.standard_error:.3f}",
-        "KL to the reference (nats per text)": lambda e: f"{round(e.kl_to_reference.value, 2) + 0.0:.2f}",
+        "KL to the reference (nats per text)": lambda e: f"{e.kl_to_reference.value:z.2f}",
         "length (tokens)": lambda e: f"{e.length.value:.1f}",
         "distinct-2": lambda e: f"{e.distinct_2:.3f}",
         "self-BLEU": lambda e: f"{e.self_bleu:.3f}",

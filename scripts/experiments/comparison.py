@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.markup import escape
 from rich.table import Table
 
+from scripts.experiments import tables
+from scripts.experiments.tables import readable
 from textgym.evaluation import Frontier, best_of_n_reward
 from textgym.evaluation.evaluation import within_range
+from textgym.evaluation.sampling import best_of_n_rewards
 from textgym.evaluation.statistics import Interval, t_quantile
 from textgym.matching import Estimate
 
@@ -41,8 +42,9 @@ COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 
 
 def measured(record: dict[str, Any], measure: str) -> float:
-    """The value of one of `MEASURES` in the record of a finished run."""
-    value = record["evaluation"][measure]
+    """One of `MEASURES`, or a component of the reward, in the record of a finished run."""
+    evaluation = record["evaluation"]
+    value = evaluation[measure] if measure in evaluation else evaluation["components"][measure]
     return value["value"] if isinstance(value, dict) else value
 
 
@@ -50,11 +52,6 @@ def in_words(record: dict[str, Any]) -> str:
     """A finished run in a line."""
     found = [f"{heading} {Interval.of([measured(record, m)]).text(form)}" for m, (heading, form) in MEASURES.items()]
     return f"{', '.join(found)}; {record['tokens']:,} tokens in {record['seconds']:.0f} s"
-
-
-def readable(entry: str) -> str:
-    """An entry with spaces where a line may break."""
-    return re.sub(r"([:,])(?! )", r"\1 ", entry)
 
 
 def curve(logs: Sequence[Path], most: int = 20, measures: Sequence[str] = ("kl_to_reference", "reward")) -> np.ndarray:
@@ -142,12 +139,12 @@ class Comparison:
         found = {}
         for n in (n for n in BEST_OF if n <= self.frontier.rewards.shape[1]):
             kl, reward = best_of_n_reward(self.frontier.rewards, n)
-            error = 0.0 if math.isnan(reward.standard_error) else reward.standard_error  # one prompt shows none
-            # Two numbers whose mean is the reward, and whose standard error of the mean is its own.
-            rewards = reward.value + error * torch.tensor([-1.0, 1.0], dtype=torch.float64)
+            rewards = best_of_n_rewards(self.frontier.rewards, n)  # (C,)
             numbers = {"reward": reward} | distances(self.frontier, rewards, torch.full_like(rewards, kl))
             found[f"best of {n}"] = {
-                name: Interval(e.value, (e.high - e.low) / 2 if error else None) for name, e in numbers.items()
+                # one prompt shows no error
+                name: Interval(e.value, None if math.isnan(e.standard_error) else (e.high - e.low) / 2)
+                for name, e in numbers.items()
             } | {"kl_to_reference": Interval(kl, None)}
         return found
 
@@ -183,29 +180,18 @@ class Comparison:
 
     def tables(self) -> list[Table]:
         """The tables for the terminal: what was measured, and how far that is from the frontier."""
-        made = [self._table(MEASURES, self.caption)]
+        made = [tables.terminal(self.caption, head(MEASURES), self.cells(MEASURES))]
         if self.frontier is not None:
-            made.append(self._table(OF_FRONTIER, self.frontier.range))
+            made.append(tables.terminal(self.frontier.range, head(OF_FRONTIER), self.cells(OF_FRONTIER)))
         return made
-
-    def _table(self, columns: dict[str, tuple[str, str]], title: str) -> Table:
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("agent", overflow="fold")
-        for heading, _ in columns.values():
-            table.add_column(heading, justify="right", no_wrap=True)
-        for entry, *numbers in self.cells(columns):
-            table.add_row(escape(readable(entry)), *numbers)
-        return table
 
     def markdown(self) -> str:
         """All in one table, as Markdown."""
         columns = MEASURES if self.frontier is None else MEASURES | OF_FRONTIER
-        lines = [["agent", *(heading for heading, _ in columns.values())], ["---", *["--:"] * len(columns)]]
-        lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.cells(columns)]
         notes = [f"For the last two columns: {self.frontier.range}."] if self.frontier else []
         notes += [AT_MOST] if self.best_of_n else []
         notes += [f"{failure}." for failure in self.failures]
-        parts = [f"{self.caption}.\n", "".join(f"| {' | '.join(line)} |\n" for line in lines), *notes]
+        parts = [f"{self.caption}.\n", tables.markdown(head(columns), self.cells(columns)), *notes]
         return "\n".join(parts).rstrip("\n") + "\n"
 
     def write(self) -> str:
@@ -220,28 +206,32 @@ class Comparison:
 
     def draw(self, file: Path) -> None:
         """Each entry's way from the untrained model to what it ended with: intervals, and a dot for each seed."""
-        import matplotlib
+        from matplotlib.figure import Figure
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        start, *others = ((e, i["kl_to_reference"], i["reward"]) for e, i in self.summary.items() if i)
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+        points = {entry: (i["kl_to_reference"], i["reward"]) for entry, i in self.summary.items() if i}
+        start = points.pop(UNTRAINED, None)  # its runs may have failed
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
         if self.frontier is not None:
             show_frontier(axes, self.frontier)
-        for number, (entry, kl, reward) in enumerate(others):
+        for number, (entry, (kl, reward)) in enumerate(points.items()):
             color, marker = COLORS[number % len(COLORS)], "osD^vPX"[number % 7]
             logs = [self.out / r["folder"] / "progress.csv" for r in self.records if r["agent"] == entry]
-            line = np.vstack([(start[1].mean, start[2].mean), curve(logs), (kl.mean, reward.mean)])
-            axes.plot(*line.T, color=color, alpha=0.7, linewidth=2)
+            ends = [[x.mean for x in point] for point in (start, (kl, reward)) if point is not None]
+            axes.plot(*np.vstack([*ends[:-1], curve(logs), ends[-1]]).T, color=color, alpha=0.7, linewidth=2)
             axes.scatter(self.values(entry, "kl_to_reference"), self.values(entry, "reward"), 14, color, alpha=0.7)
             show_interval(axes, kl, reward, color, marker, textwrap.fill(readable(entry), 36))
-        show_interval(axes, *start[1:], "black", "*", start[0])
+        if start is not None:
+            show_interval(axes, *start, "black", "*", UNTRAINED)
         axes.set(xlabel="KL to the reference (nats per text)", ylabel="reward", title=self.title)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(*axes.get_legend_handles_labels(), frameon=False)
         figure.savefig(file, dpi=150)
-        plt.close(figure)
+
+
+def head(columns: dict[str, tuple[str, str]]) -> list[str]:
+    """The headings of a table."""
+    return ["agent", *(heading for heading, _ in columns.values())]
 
 
 def show_frontier(axes: Any, frontier: Frontier) -> None:

@@ -15,13 +15,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from agents import RewardModelTrainer
 from scripts.agent_arguments import EnvArgs
-from scripts.experiments import runs
-from scripts.experiments.comparison import COLORS, UNTRAINED, logged, readable
+from scripts.experiments import runs, tables
+from scripts.experiments.comparison import COLORS, UNTRAINED, logged, measured
+from scripts.experiments.tables import readable
 from scripts.preferences.human_ratings import download, ratings_of, write_files
 from textgym.arguments import Count, Named, Positive
 from textgym.evaluation.statistics import Interval
@@ -41,6 +41,7 @@ SPANS = 20
 MODEL = "model"
 """The folder of a reward model in that of its run."""
 COLUMNS = {**SCORES, "kl_to_reference": "KL", "distinct_2": "distinct-2"}
+HEAD = ("agent", *COLUMNS.values(), "turns at KL")
 
 
 @dataclass
@@ -143,13 +144,6 @@ def train_reward_model(model: runs.Run, args: Args) -> dict[str, Any]:
     return model.write(evaluation={f"half {half}": vars(accuracy) for half, accuracy in judged.items()})
 
 
-def value_of(record: dict[str, Any], name: str) -> float:
-    """One of `COLUMNS` in the record of a finished run."""
-    evaluation = record["evaluation"]
-    value = evaluation["components"][name] if name in SCORES else evaluation[name]
-    return value["value"] if isinstance(value, dict) else value
-
-
 def turn_of(held_out: np.ndarray) -> int | None:
     """The span of training in which the held-out reward is largest, if what follows is below it; else None.
 
@@ -199,7 +193,7 @@ class Report:
     def rows(self) -> Iterable[list[str]]:
         """The table's rows as text; the last column is the KL at which the held-out reward turns."""
         for entry, found in self.records.items():
-            cells = [Interval.of([value_of(r, c) for r in found]).text("{:.2f}") for c in COLUMNS]
+            cells = [Interval.of([measured(r, c) for r in found]).text("{:.2f}") for c in COLUMNS]
             yield [entry, *cells, "-" if entry == UNTRAINED or len(found) < 2 else self.turn(entry)]
 
     def turn(self, entry: str) -> str:
@@ -217,19 +211,11 @@ class Report:
 
     def table(self) -> Table:
         """The table for the terminal."""
-        table = Table(title=escape(self.caption), title_justify="left")
-        table.add_column("agent", overflow="fold")
-        for heading in [*COLUMNS.values(), "turns at KL"]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for entry, *cells in self.rows():
-            table.add_row(escape(readable(entry)), *cells)
-        return table
+        return tables.terminal(self.caption, HEAD, self.rows())
 
     def write(self) -> str:
         """Write rlhf.json, rlhf.md and rlhf.png; returns a line that names them."""
-        lines = [["agent", *COLUMNS.values(), "turns at KL"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
-        lines += [[f"`{entry}`", *cells] for entry, *cells in self.rows()]
-        text = f"{self.caption}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        text = f"{self.caption}.\n\n{tables.markdown(HEAD, self.rows())}"
         (self.args.out / "rlhf.md").write_text(text, encoding="utf-8")
         report = {"caption": self.caption, "runs": self.records}
         (self.args.out / "rlhf.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -238,12 +224,10 @@ class Report:
 
     def draw(self, file: Path) -> None:
         """What each entry's texts earn along its training, over their KL; a dot where the held-out reward turns."""
-        import matplotlib
+        from matplotlib.figure import Figure
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        panels = figure.subplots(1, 2)
         for color, entry in zip(COLORS * len(self.records), [e for e in self.records if e != UNTRAINED], strict=False):
             curves = self.curves(entry)
             kl, proxy, held_out, vader = curves.mean(0).T
@@ -259,4 +243,3 @@ class Report:
             axes.grid(alpha=0.3)
         figure.legend(frameon=False, loc="outside lower center", fontsize=8)
         figure.savefig(file, dpi=150)
-        plt.close(figure)

@@ -17,12 +17,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from scripts.agent_arguments import EnvArgs
 from scripts.command_line import env_arguments
-from scripts.experiments.comparison import readable
+from scripts.experiments import tables
 from scripts.experiments.runs import TrainingArgs
 from scripts.experiments.sharpening import Chances, crossing_table, draw
 from textgym.arguments import Count
@@ -42,6 +41,7 @@ BEST_OF = (4, 16)
 KS = (1, 4, 16, 64)
 COLUMNS = {**{f"pass@{k}": "{:.3f}" for k in KS}, "best at its KL": "{:.3f}", "KL": "{:.2f}", "entropy": "{:.2f}"}
 """The columns of the table, and their formats."""
+HEAD = ("agent", *COLUMNS, "CPU s")
 
 
 def exact_measures(log_pi: torch.Tensor, log_a: torch.Tensor, rewards: torch.Tensor, success: float) -> dict[str, Any]:
@@ -152,22 +152,15 @@ class Report:
 
     def table(self) -> Table:
         """The table for the terminal."""
-        table = Table(title=escape(self.caption), title_justify="left")
-        table.add_column("agent", overflow="fold")
-        for heading in [*COLUMNS, "CPU s"]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for entry, *numbers in self.rows():
-            table.add_row(escape(readable(entry)), *numbers)
-        return table
+        return tables.terminal(self.caption, HEAD, self.rows())
 
     def write(self) -> str:
         """Write rlvr.json, rlvr.md and rlvr.png; returns a line that names them."""
-        lines = [["agent", *COLUMNS, "CPU s"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
-        lines += [[f"`{entry}`", *numbers] for entry, *numbers in self.rows()]
         header, *rows = crossing_table(self.chances)
         crossed = [header, ["--:", "---", *["--:"] * (len(header) - 2)], *rows]
-        tables = ["".join(f"| {' | '.join(line)} |\n" for line in table) for table in (lines, crossed)]
-        text = f"{self.caption}.\n\n{tables[0]}\nThe k at which each entry is overtaken in pass@k:\n\n{tables[1]}"
+        text = f"{self.caption}.\n\n{tables.markdown(HEAD, self.rows())}\n"
+        text += "The k at which each entry is overtaken in pass@k:\n\n"
+        text += "".join(f"| {' | '.join(line)} |\n" for line in crossed)
         (self.args.out / "rlvr.md").write_text(text, encoding="utf-8")
         report = {"caption": self.caption, "best_of": self.best_of, "runs": self.records}
         (self.args.out / "rlvr.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.experiments.comparison import COLORS, readable
+from scripts.experiments.comparison import COLORS
+from scripts.experiments.tables import readable
 
 MOST_TRIES = 2**20
 """The k up to which curves are followed."""
@@ -73,13 +74,11 @@ def crossing_table(entries: dict[str, Chances]) -> list[list[str]]:
 
 def draw(entries: dict[str, Chances], title: str, file: Path) -> None:
     """The curves, means over seeds, with bands from the least to the greatest seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     ks = np.unique(np.geomspace(1, 4096, 60).astype(np.int64))
-    figure, axes = plt.subplots(figsize=(7.5, 6.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 6.5), layout="constrained")
+    axes = figure.subplots()
     for number, entry in enumerate(ranked(entries)):
         color, style = COLORS[number % len(COLORS)], "-" if number < len(COLORS) else "--"
         curves = np.stack([curve(chances, ks) for chances in entries[entry]])  # (seeds, K)
@@ -89,4 +88,3 @@ def draw(entries: dict[str, Chances], title: str, file: Path) -> None:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
     figure.savefig(file, dpi=150)
-    plt.close(figure)

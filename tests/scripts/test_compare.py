@@ -22,10 +22,11 @@ from matplotlib.colors import to_rgb
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
-from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve, readable
+from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve
 from scripts.experiments.entries import shell_command
 from scripts.experiments.frontier import frontier_of
 from scripts.experiments.runs import plan
+from scripts.experiments.tables import readable
 from scripts.experiments.zoo import Args, experiments_of
 from tests.conftest import small_llama
 from tests.helpers.docs import blocks, page
@@ -277,6 +278,14 @@ def test_an_entry_may_have_rows_of_its_own(tmp_path):
         "grpo --total-timesteps=300 --env-id=TextGenChars-v0 --num-generations=16 --model=m "
         "'--lora={\"r\": 2}' --device=cpu"
     )
+
+
+def test_a_comparison_of_which_every_run_failed_says_why(tmp_path):
+    given = {"env": {"env_id": "A"}, "total_timesteps": 10, "evaluation_episodes": 8}
+    records = [{"agent": a, "seed": 0, "folder": f"{a}-0", "error": "no service", "arguments": given} for a in "ab"]
+    found = Comparison([records[0] | {"agent": "untrained"}, records[1]], tmp_path)
+    assert found.write().startswith("written: ") and (tmp_path / "compare.png").is_file()
+    assert found.markdown().count("no service") == 2 and "| `untrained` | - | - | - |" in found.markdown()
 
 
 def test_several_ids(tmp_path):

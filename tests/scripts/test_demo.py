@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents import PPO
-from scripts.demo import SGD
+from scripts.agent_arguments import OPTIMIZERS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "demo.py"
 
@@ -33,7 +33,7 @@ def test_a_short_demo_shows_everything(tmp_path):
     before, _, _, _ = row(out, "reward")
     assert before < 0.25
     assert len(re.findall(r"^[+-]\d\.\d{3} \[", out, re.M)) == 12  # six samples before, six after
-    loaded = PPO.load(tmp_path / "demo" / "checkpoint", device="cpu", policy_kwargs=SGD)
+    loaded = PPO.load(tmp_path / "demo" / "checkpoint", device="cpu", policy_kwargs=OPTIMIZERS["sgd"])
     assert loaded.num_timesteps >= 2_500
 
 

@@ -45,9 +45,6 @@ def best_of_n(episodes: Episodes, n: int) -> Episodes:
 def best_of_n_reward(rewards: torch.Tensor, n: int) -> tuple[float, Estimate]:
     """How far best-of-n goes from the policy at most, in nats, and what it earns, without drawing it.
 
-    Of m samples sorted by reward, the i-th is the best of n of them with chance C(i - 1, n - 1) / C(m, n), so the mean
-    over all choices has no bias.
-
     Args:
         rewards: (C, m) of m texts of the policy for each of C prompts.
         n: how many to choose from.
@@ -58,11 +55,20 @@ def best_of_n_reward(rewards: torch.Tensor, n: int) -> tuple[float, Estimate]:
     Raises:
         ValueError: not 1 <= n <= m.
     """
+    return math.log(n) - (n - 1) / n, Estimate.mean_of(best_of_n_rewards(rewards, n))
+
+
+def best_of_n_rewards(rewards: torch.Tensor, n: int) -> torch.Tensor:
+    """(C,) what best-of-n earns on each prompt, see `best_of_n_reward`.
+
+    Of m samples sorted by reward, the i-th is the best of n of them with chance C(i - 1, n - 1) / C(m, n), so the mean
+    over all choices has no bias.
+    """
     m = rewards.shape[1]
     if not 1 <= n <= m:
         raise ValueError(f"the best of {n} needs as many samples of each prompt; there are {m}")
     chance = torch.tensor([comb(i, n - 1) / comb(m, n) for i in range(m)], dtype=torch.float64)
-    return math.log(n) - (n - 1) / n, Estimate.mean_of(rewards.double().sort(-1).values @ chance)
+    return rewards.double().sort(-1).values @ chance
 
 
 def quasi_rejection(
