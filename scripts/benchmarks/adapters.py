@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import REINFORCE
-from scripts.benchmarks.models import synchronized
-from scripts.benchmarks.timing import side_by_side
+from scripts.benchmarks.timing import side_by_side, synchronized
 from textgym.arguments import Count
 from textgym.language_models.adapters import save_model
 
@@ -62,10 +61,10 @@ def peft(
             "trained_parameters": sum(p.numel() for p in agent.policy.model.parameters() if p.requires_grad),
             "file_kb": round(file_size(agent.policy.model) / 1000, 1),
             "ratio_to_lora": {
-                part: round(timings[name].cpu_seconds / timings["LORA"].cpu_seconds, 2)
+                part: round(timings[name].seconds(agent.device) / timings["LORA"].seconds(agent.device), 2)
                 for part, timings in (("rollout", rollouts), ("update", updates))
             },
-            "update_tokens_per_second": round(1 / updates[name].cpu_seconds),
+            "update_tokens_per_second": round(1 / updates[name].seconds(agent.device)),
             "device": device,
         }
 

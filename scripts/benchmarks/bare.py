@@ -187,18 +187,16 @@ class BareLoops:
         return log_probs.gather(-1, ids[:, -width:, None]).squeeze(-1)
 
 
-def random_pairs(mdp: TextMDP, prompts: IntArray, ragged: bool, pairs_per_prompt: int = 4, seed: int = 0) -> TextData:
-    """Pairs of completions of random tokens, as long as can be, or of geometric lengths with a mean near a third of T.
+def random_pairs(mdp: TextMDP, prompts: IntArray, ragged: bool) -> TextData:
+    """Four pairs of completions of each prompt: random tokens, to the limit or of geometric lengths, a third of T.
 
     Args:
         mdp: the env's MDP.
         prompts: (N, P) int64 without padding.
         ragged: whether lengths differ.
-        pairs_per_prompt: of each prompt.
-        seed: of the tokens.
     """
-    rng, limit = np.random.default_rng(seed), mdp.max_new_tokens
-    prompts = np.repeat(prompts, 2 * pairs_per_prompt, axis=0)
+    rng, limit = np.random.default_rng(0), mdp.max_new_tokens
+    prompts = np.repeat(prompts, 8, axis=0)
     lengths = np.minimum(rng.geometric(3 / limit if ragged else 1e-9, len(prompts)), limit)
     completions = rng.integers(300, 2000, (len(prompts), limit))
     places = np.arange(limit)
@@ -208,8 +206,8 @@ def random_pairs(mdp: TextMDP, prompts: IntArray, ragged: bool, pairs_per_prompt
     return TextData(mdp, rows, np.arange(len(rows)) % 2 == 0, np.arange(0, len(rows) + 1, 2))
 
 
-def round_trip_prompts(tokenizer: Any, tokens: int, count: int, seed: int = 0) -> list[str]:
+def round_trip_prompts(tokenizer: Any, tokens: int, count: int) -> list[str]:
     """Texts of exactly `tokens` tokens each, of words that are one token with the space before them."""
     texts = {i: tokenizer.decode([i]) for i in range(300, 2000)}
     words = [i for i, text in texts.items() if text[:1] == " " and text[1:].isalpha() and tokenizer.encode(text) == [i]]
-    return [tokenizer.decode(ids) for ids in np.random.default_rng(seed).choice(words, (count, tokens)).tolist()]
+    return [tokenizer.decode(ids) for ids in np.random.default_rng(0).choice(words, (count, tokens)).tolist()]

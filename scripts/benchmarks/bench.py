@@ -12,7 +12,7 @@ import textgym
 from agents import DPO, GRPO, PPO, REINFORCE, RLOO, DistributionMatching
 from agents.offline import OfflineAlgorithm
 from scripts.benchmarks.bare import SHAPES, BareLoops, end_at_random, model_of, random_pairs, round_trip_prompts
-from scripts.benchmarks.timing import Timing, peak_rss_mib
+from scripts.benchmarks.timing import Timing, rates
 from textgym.language_models import load_tokenizer
 from textgym.sb3.collection import collect
 from textgym.scorers import Generations
@@ -107,15 +107,4 @@ class Bench:
 
     def report(self, benchmark: str, timings: dict[str, Timing]) -> dict[str, Any]:
         """Tokens per second of everything that was timed, and ours over each of the others."""
-        clock = "wall_seconds" if self.agent.device.type == "cuda" else "cpu_seconds"
-        per_token = {name: getattr(timing, clock) for name, timing in timings.items()}
-        cuda = self.agent.device.type == "cuda"
-        return {
-            "benchmark": benchmark,
-            **self.facts,
-            "clock": clock.partition("_")[0],
-            "tokens_per_second": {name: round(1 / seconds, 1) for name, seconds in per_token.items()},
-            "tokens_per_second_wall": {name: round(1 / t.wall_seconds, 1) for name, t in timings.items()},
-            "ratio_to": {n: round(s / per_token["textgym"], 3) for n, s in per_token.items() if n != "textgym"},
-            "peak_memory_mib": torch.cuda.max_memory_allocated() // 2**20 if cuda else peak_rss_mib(),
-        }
+        return {"benchmark": benchmark, **self.facts, **rates(timings, self.agent.device)}

@@ -15,7 +15,7 @@ import torch
 
 from agents.proposals import ProposalName
 from scripts.benchmarks.bench import Bench, Lengths
-from scripts.benchmarks.timing import side_by_side
+from scripts.benchmarks.timing import side_by_side, synchronized
 from textgym.training import Episodes
 from textgym.training.terms import with_training_terms
 
@@ -173,13 +173,6 @@ def tokens_fed(agent: Any, episodes: Episodes) -> int:
     with_training_terms(agent.token_model, episodes, None)
     handle.remove()
     return sum(counts)
-
-
-def synchronized(device: torch.device, tokens: int) -> int:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return tokens
 
 
 def train(

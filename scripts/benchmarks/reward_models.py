@@ -12,8 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from agents import RewardModelTrainer
 from scripts.benchmarks.bench import Lengths
-from scripts.benchmarks.models import synchronized
-from scripts.benchmarks.timing import peak_rss_mib, side_by_side
+from scripts.benchmarks.timing import rates, side_by_side, synchronized
 from textgym.arguments import Count
 
 WORDS = "the film is a story of love and good people in an old town with no end but".split()
@@ -58,8 +57,6 @@ def reward_model(
         if bare:
             runs["bare"] = BareStep(trainer, rows)
         timings = side_by_side(runs, repeats, warm_up=2)
-        clock = "wall_seconds" if trainer.model.device.type == "cuda" else "cpu_seconds"
-        per_token = {name: getattr(timing, clock) for name, timing in timings.items()}
         yield {
             "benchmark": "reward_model",
             "model": model,
@@ -68,10 +65,7 @@ def reward_model(
             "tokens": tokens,
             "device": device,
             "threads": torch.get_num_threads(),
-            "clock": clock.partition("_")[0],
-            "tokens_per_second": {name: round(1 / seconds, 1) for name, seconds in per_token.items()},
-            "ratio_to": {n: round(s / per_token["textgym"], 3) for n, s in per_token.items() if n != "textgym"},
-            "peak_memory_mib": peak_rss_mib(),
+            **rates(timings, trainer.model.device),
         }
 
 

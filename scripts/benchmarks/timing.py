@@ -7,6 +7,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,10 @@ class Timing:
 
     cpu_seconds: float
     wall_seconds: float
+
+    def seconds(self, device: torch.device) -> float:
+        """The wall time of a GPU, for which the process may wait idly; of a CPU its time."""
+        return self.wall_seconds if device.type == "cuda" else self.cpu_seconds
 
 
 def measure(run: Callable[[], object], calls: int, repeats: int) -> Timing:
@@ -47,6 +54,25 @@ def side_by_side(runs: Mapping[str, Callable[[], int]], repeats: int, warm_up: i
             cpu[name].append((time.process_time() - starts[0]) / calls)
             wall[name].append((time.perf_counter() - starts[1]) / calls)
     return {name: Timing(statistics.median(cpu[name]), statistics.median(wall[name])) for name in runs}
+
+
+def rates(timings: Mapping[str, Timing], device: torch.device) -> dict[str, Any]:
+    """Tokens per second of everything that was timed, and ours, `"textgym"`, over each of the others."""
+    per_token, cuda = {name: timing.seconds(device) for name, timing in timings.items()}, device.type == "cuda"
+    return {
+        "clock": "wall" if cuda else "cpu",
+        "tokens_per_second": {name: round(1 / seconds, 1) for name, seconds in per_token.items()},
+        "tokens_per_second_wall": {name: round(1 / t.wall_seconds, 1) for name, t in timings.items()},
+        "ratio_to": {n: round(s / per_token["textgym"], 3) for n, s in per_token.items() if n != "textgym"},
+        "peak_memory_mib": torch.cuda.max_memory_allocated() // 2**20 if cuda else peak_rss_mib(),
+    }
+
+
+def synchronized(device: torch.device, tokens: int) -> int:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return tokens
 
 
 def peak_rss_mib() -> int:
