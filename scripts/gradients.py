@@ -58,6 +58,9 @@ class Args:
 def main(args: Args) -> None:
     """Measure, print, and write."""
     torch.set_num_threads(1)
+    page = args.page.read_text(encoding="utf-8") if args.page else ""  # one that is not there fails now
+    for file in filter(None, (args.json, args.plot)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for judge, case in cases(args):
         start = time.process_time()
@@ -72,22 +75,19 @@ def main(args: Args) -> None:
     if args.plot is not None:
         draw(rows, toy_objective(args.num_tokens, args.max_new_tokens, args.beta), args.plot)
     if args.page is not None:
-        args.page.write_text(filled(args.page.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        args.page.write_text(filled(page, rows), encoding="utf-8")
 
 
 def cases(args: Args) -> Iterator[tuple[Judge, Case]]:
     """What judges, and each loss of the chosen tables."""
     small, toy = toy_objective(args.num_tokens, args.max_new_tokens, args.beta), toy_objective(4, 4, args.beta)
     enumerated, large = Judge(small, seed=args.seed), Judge(toy, seed=args.seed)
+    of_groups = loss_cases.options, loss_cases.faults, loss_cases.trl, loss_cases.torchrl, loss_cases.family
     chosen: dict[str, tuple[Judge, Iterable[Case]]] = {
-        "options": (enumerated, loss_cases.options(small, args.group_size)),
-        "faults": (enumerated, loss_cases.faults(small, args.group_size)),
         "critics": (enumerated, loss_cases.critics(small)),
         "alone": (large, loss_cases.alone(toy)),
         "batches": (large, loss_cases.batches(toy)),
-        "trl": (enumerated, loss_cases.trl(small, args.group_size)),
-        "torchrl": (enumerated, loss_cases.torchrl(small, args.group_size)),
-        "family": (enumerated, loss_cases.family(small, args.group_size)),
+        **{table.__name__: (enumerated, table(small, args.group_size)) for table in of_groups},
     }
     for name in args.tables:
         if name == "transformer":

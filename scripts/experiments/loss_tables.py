@@ -66,7 +66,7 @@ def cell(row: Row, name: str) -> str:
     if name not in row:
         return "none" if name == "distance" and row.get("rests") is False else ""
     error = f" ± {row['cosine_error']:.4f}" if name == "cosine" and "cosine_error" in row else ""
-    return f"{row[name] + 0.0:.{4 if error else 3}f}{error}".replace("-0.000", "0.000")
+    return f"{row[name]:z.{4 if error else 3}f}{error}"
 
 
 def markdown(head: list[str], body: list[list[str]]) -> str:

@@ -11,7 +11,7 @@ import tyro
 from agents import GRPO, PPO, REINFORCE, RLOO
 from scripts.experiments import loss_cases
 from scripts.experiments.gradients import Judge, toy_objective
-from scripts.experiments.loss_tables import tables
+from scripts.experiments.loss_tables import cell, tables
 from scripts.experiments.losses import agent_loss, top_p
 from scripts.experiments.torchrl_losses import torchrl_critic_loss, torchrl_group_loss
 from scripts.experiments.trl_losses import trl_loss
@@ -146,14 +146,23 @@ def test_a_token_of_torchrl_is_charged_for_its_own_kl_alone(objective):
     torch.testing.assert_close(found[mask], -(paid - paid.mean()) / paid.std() / 4, atol=1e-6, rtol=1e-5)
 
 
+def test_a_small_number_keeps_its_sign():
+    assert cell({"cosine": -0.0004, "cosine_error": 0.001}, "cosine") == "-0.0004 ± 0.0010"
+    assert (cell({"noise": -0.0004}, "noise"), cell({"rests": False}, "distance"), cell({}, "kl")) == (
+        "0.000",
+        "none",
+        "",
+    )
+
+
 def test_the_page_has_what_is_measured(tmp_path, capsys):
     """A table that takes a second, number by number."""
-    copy, numbers = tmp_path / "losses.md", tmp_path / "losses.json"
+    copy, numbers = tmp_path / "losses.md", tmp_path / "new" / "losses.json"
     copy.write_text(page("losses"), encoding="utf-8")
-    line = f"--tables alone --json {numbers} --page {copy} --plot {tmp_path / 'losses.png'}"
+    line = f"--tables alone --json {numbers} --page {copy} --plot {tmp_path / 'plots' / 'losses.png'}"
     main(tyro.cli(Args, args=line.split()))
     assert copy.read_text(encoding="utf-8") == page("losses")
     rows = json.loads(numbers.read_text(encoding="utf-8"))["rows"]
     assert tables(rows)["alone"] in page("losses")
-    assert (tmp_path / "losses.png").stat().st_size > 10_000
+    assert (tmp_path / "plots" / "losses.png").stat().st_size > 10_000
     assert "alone: plain k3: cosine 0.991" in capsys.readouterr().out
