@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import textwrap
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from scripts.experiments import tables
 from scripts.experiments.tables import readable
+from scripts.reports.runs import TOKENS, read_run
 from textgym.evaluation import Frontier, best_of_n_reward
 from textgym.evaluation.evaluation import within_range
 from textgym.evaluation.sampling import best_of_n_rewards
@@ -54,27 +54,26 @@ def in_words(record: dict[str, Any]) -> str:
     return f"{', '.join(found)}; {record['tokens']:,} tokens in {record['seconds']:.0f} s"
 
 
-def curve(logs: Sequence[Path], most: int = 20, measures: Sequence[str] = ("kl_to_reference", "reward")) -> np.ndarray:
-    """Measures of training rollouts, means over equal spans of tokens and over seeds.
+def curve(folders: Sequence[Path], most: int = 20) -> np.ndarray:
+    """KL and reward of training rollouts, means over equal spans of tokens and over seeds.
 
     Args:
-        logs: the progress.csv of each seed.
+        folders: of the run of each seed.
         most: spans at most; fewer where the shortest log has fewer rollouts.
-        measures: what is logged of rollouts.
 
     Returns:
-        (spans, measures); spans without a rollout are left out.
+        (spans, 2); spans without a rollout are left out.
     """
-    tables = [np.column_stack([logged(log, ["total_timesteps"], "time"), logged(log, measures)]) for log in logs]
-    spans, rows = min(most, *map(len, tables)), np.concatenate(tables)  # (rollouts, 1 + measures)
+    tables = [logged(folder, TOKENS, "rollout/kl_to_reference", "rollout/reward") for folder in folders]
+    spans, rows = min(most, *map(len, tables)), np.concatenate(tables)  # (rollouts, 3)
     index = np.ceil(rows[:, 0] / rows[:, 0].max() * spans)
     return np.array([rows[index == i, 1:].mean(0) for i in np.unique(index)])
 
 
-def logged(log: Path, names: Sequence[str], group: str = "rollout") -> np.ndarray:
-    """What a progress.csv holds of some measures, (rollouts, measures)."""
-    with log.open(encoding="utf-8") as file:
-        return np.array([[float(row[f"{group}/{name}"]) for name in names] for row in csv.DictReader(file)])
+def logged(folder: Path, *names: str) -> np.ndarray:
+    """Columns of the log of a run, (rollouts, columns)."""
+    columns = read_run(folder).log
+    return np.column_stack([columns[name] for name in names])
 
 
 def distances(frontier: Frontier, rewards: torch.Tensor, kls: torch.Tensor) -> dict[str, Estimate]:
@@ -216,9 +215,9 @@ class Comparison:
             show_frontier(axes, self.frontier)
         for number, (entry, (kl, reward)) in enumerate(points.items()):
             color, marker = COLORS[number % len(COLORS)], "osD^vPX"[number % 7]
-            logs = [self.out / r["folder"] / "progress.csv" for r in self.records if r["agent"] == entry]
+            folders = [self.out / r["folder"] for r in self.records if r["agent"] == entry]
             ends = [[x.mean for x in point] for point in (start, (kl, reward)) if point is not None]
-            axes.plot(*np.vstack([*ends[:-1], curve(logs), ends[-1]]).T, color=color, alpha=0.7, linewidth=2)
+            axes.plot(*np.vstack([*ends[:-1], curve(folders), ends[-1]]).T, color=color, alpha=0.7, linewidth=2)
             axes.scatter(self.values(entry, "kl_to_reference"), self.values(entry, "reward"), 14, color, alpha=0.7)
             show_interval(axes, kl, reward, color, marker, textwrap.fill(readable(entry), 36))
         if start is not None:

@@ -23,6 +23,7 @@ Fault = Literal["learned", "gaussian", "heavy-tailed"]
 WORDS = " a", " very", " not", " good", " bad", " movie"
 BETAS = np.geomspace(5, 0.01, 60)
 CHOICES = 2 ** np.arange(13)
+KNOWN = 1.0
 
 
 class Path(NamedTuple):
@@ -137,18 +138,18 @@ class Problem:
         return Frontier(self.gold, self.log_a)
 
 
-def judged(path: Path, start: float, method: Method, known: float = 1.0) -> dict[str, float]:
+def judged(path: Path, start: float, method: Method) -> dict[str, float]:
     """What became of the gold reward on a path, and where three rules would have stopped.
 
     The rules are: at the end of the path; where the mean of the other proxy is highest; and where Gao et al.'s form is
-    highest, fitted to the gold reward up to the KL `known`.
+    highest, fitted to the gold reward up to the KL `KNOWN`.
 
     Returns:
         `peak`, the highest gain in gold reward over the reference, and `peak_kl`; `r2` of the form fitted to the whole
         path; and the gain where each rule stops: `end`, `second_proxy`, `extrapolated`.
     """
     gain = path.gold - start
-    top, near = int(gain.argmax()), path.kl <= max(known, path.kl[2])  # three points at least
+    top, near = int(gain.argmax()), path.kl <= max(KNOWN, path.kl[2])  # three points at least
     expected = Fit.of(path.kl[near], gain[near], method).peak(method)
     stops = {
         "end": len(gain) - 1,

@@ -204,8 +204,8 @@ class Report:
 
     def curves(self, entry: str) -> np.ndarray:
         """(seeds, spans, 4) KL and `SCORES` of rollouts along the training, means over spans of equally many."""
-        logs = [self.args.out / record["folder"] / "progress.csv" for record in self.records[entry]]
-        tables = [logged(log, ("kl_to_reference", *SCORES)) for log in logs]
+        names = [f"rollout/{name}" for name in ("kl_to_reference", *SCORES)]
+        tables = [logged(self.args.out / record["folder"], *names) for record in self.records[entry]]
         spans = min(SPANS, *map(len, tables))
         return np.array([[part.mean(0) for part in np.array_split(table, spans)] for table in tables])
 

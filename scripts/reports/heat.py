@@ -34,7 +34,7 @@ class Token:
     credit: float | None
 
     @property
-    def ratio(self) -> float:
+    def log_ratio(self) -> float:
         """Its part of the KL to the reference, in nats."""
         return self.log_prob - self.reference
 
@@ -50,7 +50,7 @@ class Text:
     @property
     def kl(self) -> float:
         """Nats: log pi(x) - log a(x)."""
-        return sum(token.ratio for token in self.tokens)
+        return sum(token.log_ratio for token in self.tokens)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from scripts.policies import load
-from scripts.sampling.texts import Args, chooser
+from scripts.sampling.texts import Args, chooser, refuse
 from textgym.evaluation import Conversation, NoReward
-
-LEAVE_OUT = ("prompt", "as_chat", "jsonl", "target", "no_score")
 
 
 def chat(args: Args, console: Console) -> None:
@@ -20,9 +18,8 @@ def chat(args: Args, console: Console) -> None:
     Raises:
         ValueError: an option that a chat does not know, or a tokenizer without a chat template.
     """
-    given = [name for name in LEAVE_OUT if getattr(args, name)] + ["best_of"] * (args.best_of > 1)
-    if given:
-        raise ValueError(f"--chat is a conversation without rewards; leave out {given}")
+    unused = ("prompt", "as_chat", "jsonl", "target", "no_score", "best_of")
+    refuse(args, unused, "--chat is a conversation without rewards")
     loaded = load(replace(args, scorer=None), 1, {"scorer": NoReward(), "num_generations": 1}, **args.warpers)
     conversation = Conversation(loaded.env, chooser(loaded.token_model, args.deterministic))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ class Args(ModelArgs):
         return [[{"role": "user", "content": text}] if self.as_chat else text for text in self.prompt]
 
 
+def refuse(args: Args, options: Sequence[str], why: str) -> None:
+    """Refuse options that mean nothing beside another one.
+
+    Raises:
+        ValueError: some are given.
+    """
+    if given := [f"--{name.replace('_', '-')}" for name in options if getattr(args, name) != getattr(Args(), name)]:
+        raise ValueError(f"{why}; leave out {', '.join(given)}")
+
+
 def chooser(token_model: Any, deterministic: bool) -> Any:
     """The policy as a function of observations, for `play`."""
 
@@ -107,9 +118,8 @@ def samples(args: Args) -> list[Sample]:
 
 def log_episodes(args: Args) -> Path:
     """Sample `--n` episodes and write them to `--log`, the file that is returned; prompts are drawn from `--prompt`."""
-    flags = "chat", "no_score", "deterministic", "target", "jsonl", "top_k", "top_p"
-    if unused := [*(name for name in flags if getattr(args, name)), *(["best_of"] if args.best_of > 1 else [])]:
-        raise ValueError(f"--log keeps what the policy draws, with its probabilities and rewards; leave out {unused}")
+    unused = ("chat", "no_score", "deterministic", "target", "jsonl", "top_k", "top_p", "best_of")
+    refuse(args, unused, "--log keeps what the policy draws, with its probabilities and rewards")
     assert args.log is not None
     pinned, rows = args.pinned, min(args.n, 64)
     loaded = load(replace(args, prompts=json.dumps(pinned)) if pinned else args, rows, **args.warpers)
@@ -122,9 +132,8 @@ def log_episodes(args: Args) -> Path:
 
 def samples_towards(target: Target, args: Args) -> tuple[list[Sample], Acceptance]:
     """`--n` texts by quasi-rejection sampling from the model towards the target, and how near they are to it."""
-    flags = {"deterministic": args.deterministic, "best_of": args.best_of > 1, "no_score": args.no_score}
-    if unused := [*args.warpers, *(name for name, given in flags.items() if given)]:
-        raise ValueError(f"--target samples from the policy as it is, and reads its rewards; leave out {unused}")
+    unused = (*WARPERS, "deterministic", "best_of", "no_score")
+    refuse(args, unused, "--target samples from the policy as it is, and reads its rewards")
     pinned = args.pinned
     if len(pinned) > 1:
         raise ValueError(f"--target takes one --prompt at a time, as each has its own Z; not {args.prompt}")

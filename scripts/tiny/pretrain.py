@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from scripts.tiny.arguments import Args
 from scripts.tiny.card import card, report
 from scripts.tiny.likelihood import losses, nats_per_token
 from scripts.tiny.text import BOS, EOS, PAD, SPECIAL, batches, encode, is_heldout, read_corpus, train_tokenizer
+from textgym.files import whole_folder
 
 
 def train(model: LlamaForCausalLM, rows: list[list[int]], heldout: dict[str, list[list[int]]], args: Args) -> int:
@@ -67,7 +67,6 @@ def write_model(
     folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, special: dict[str, str]
 ) -> None:
     """Weights, config and tokenizer. The model keeps its dtype and the rounded weights, which is what ships."""
-    shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     model.to(torch.float32)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600, which a wheel would keep
@@ -107,11 +106,9 @@ def main(args: Args) -> None:
     encoded = {source: encode(tokenizer, texts) for source, texts in heldout.items()}
     steps = train(model, rows, encoded, args)
     model.eval()
-    part = args.out.with_name(args.out.name + ".part")
-    write_model(part, model, tokenizer, SPECIAL)
-    figures, free, whole = report(model, tokenizer, corpus, heldout, args)
-    text = card(args, model, corpus, heldout, steps, figures, free, whole)
-    (part / "MODEL_CARD.md").write_text(text, encoding="utf-8")
-    shutil.rmtree(args.out, ignore_errors=True)
-    part.rename(args.out)
+    with whole_folder(args.out) as folder:
+        write_model(folder, model, tokenizer, SPECIAL)
+        figures, free, whole = report(model, tokenizer, corpus, heldout, args)
+        text = card(args, model, corpus, heldout, steps, figures, free, whole)
+        (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     print(text)

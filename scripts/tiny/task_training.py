@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from scripts.tiny.task_rows import (
     pass_at,
     right_answers,
 )
+from textgym.files import whole_folder
 
 LAST_RATE = 0.2
 """What the learning rates fall to, as a share of their value."""
@@ -144,11 +144,9 @@ def main(args: Args) -> None:
     start = time.process_time()
     steps = train(model, args)
     seconds = time.process_time() - start
-    part = args.out.with_name(args.out.name + ".part")
-    write_model(part, model.eval(), TOKENIZER.to_pretrained(), SPECIAL)
-    run = {"muon_rate": args.muon_learning_rate, "rate": args.learning_rate, "seed": args.seed}
-    text = card(model, steps=steps, seconds=seconds, batch_tokens=args.batch_tokens, **run)
-    (part / "MODEL_CARD.md").write_text(text, encoding="utf-8")
-    shutil.rmtree(args.out, ignore_errors=True)
-    part.rename(args.out)
+    with whole_folder(args.out) as folder:
+        write_model(folder, model.eval(), TOKENIZER.to_pretrained(), SPECIAL)
+        run = {"muon_rate": args.muon_learning_rate, "rate": args.learning_rate, "seed": args.seed}
+        text = card(model, steps=steps, seconds=seconds, batch_tokens=args.batch_tokens, **run)
+        (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     print(text)

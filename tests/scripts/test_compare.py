@@ -69,14 +69,15 @@ def report_in(out):
 
 
 def test_a_curve_by_hand(tmp_path):
-    logs = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    folders = [tmp_path / "0", tmp_path / "1"]
     header = "rollout/reward,time/total_timesteps,rollout/kl_to_reference\n"
-    logs[0].write_text(header + "0.1,10,0\n0.3,19,2\n0.5,40,5\n")
-    logs[1].write_text(header + "0.2,21,1\n0.6,39,4\n")
+    for folder, rows in zip(folders, ("0.1,10,0\n0.3,19,2\n0.5,40,5\n", "0.2,21,1\n0.6,39,4\n"), strict=True):
+        folder.mkdir()
+        (folder / "progress.csv").write_text(header + rows)
     # Two spans, as the second log has two rollouts: up to 20 tokens and up to 40.
     expected = [[(0 + 2) / 2, (0.1 + 0.3) / 2], [(5 + 1 + 4) / 3, (0.5 + 0.2 + 0.6) / 3]]
-    np.testing.assert_allclose(curve(logs), expected)
-    np.testing.assert_allclose(curve(logs, most=1), [[12 / 5, 1.7 / 5]])
+    np.testing.assert_allclose(curve(folders), expected)
+    np.testing.assert_allclose(curve(folders, most=1), [[12 / 5, 1.7 / 5]])
 
 
 def test_the_table_from_the_runs(finished):

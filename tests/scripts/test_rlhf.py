@@ -83,8 +83,8 @@ def write_log(folder, held_out):
     folder.mkdir()
     with (folder / "progress.csv").open("w") as file:
         writer = csv.writer(file)
-        writer.writerow([f"rollout/{name}" for name in rows[0]])
-        writer.writerows(row.values() for row in rows)
+        writer.writerow(["time/total_timesteps", *(f"rollout/{name}" for name in rows[0])])
+        writer.writerows([number, *row.values()] for number, row in enumerate(rows))
 
 
 def test_the_turn_is_where_the_held_out_reward_is_largest(tmp_path):
