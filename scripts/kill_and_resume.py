@@ -25,6 +25,7 @@ from rich.table import Table
 
 from scripts.agent_arguments import COMMANDS
 from scripts.experiments.killing import kill, result, start, status_of
+from textgym.arguments import Count, Seed
 
 
 @dataclass
@@ -33,11 +34,11 @@ class Args:
 
     agents: tuple[str, ...] = tuple(COMMANDS)
     """Those to try, as `scripts/train.py` names them."""
-    kills: int = 20
+    kills: Count = 20
     """Of each agent."""
-    total_timesteps: int = 2_000
+    total_timesteps: Count = 2_000
     """Tokens of a training."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the moments at which trainings are killed."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.utils import get_device
 
 import textgym  # noqa: F401 (registers the env ids)
 from scripts.command_line import env_arguments, make_env, read_saved
@@ -104,7 +105,7 @@ def load(
     env, env_id, kwargs = make_env(saved, args.env_id, own, args.trust, num_envs=num_envs, **(env_options or {}))
     model_options = (saved.arguments["policy_kwargs"] if saved else {}) | model_options
     check_argument("--device", args.device, Device)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    device = get_device(args.device)
     token_model = TokenModel(**TokenPolicy.kwargs_for(env, model, dtype=dtype, **model_options)).to(device)
     torch.manual_seed(args.seed)
     reference = saved_reference(Path(model), saved) if saved else model

@@ -57,7 +57,8 @@ def main(args: Args) -> dict[str, Any]:
     agent, _ = settings_of(entry)
     if agent not in COMMANDS or not names:
         raise ValueError(
-            f"the agent comes first, one of {sorted(COMMANDS)}, and then what to search over, such as learning_rate"
+            f"{shlex.join(args.agents)!r} is no search: the agent comes first, one of {sorted(COMMANDS)}, and then "
+            "what to search over, such as learning_rate"
         )
     search = Search(args, entry, [dimension(agent, name) for name in names], args.beta)
     best = search.run(args.trials, args.at_once)

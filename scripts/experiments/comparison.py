@@ -235,10 +235,10 @@ def head(columns: dict[str, tuple[str, str]]) -> list[str]:
 
 def show_frontier(axes: Any, frontier: Frontier) -> None:
     """The most reward at each KL with its interval, as far as the samples support it, and best-of-n."""
-    points = [(p.kl, p.reward, 1.96 * p.beta * p.standard_error) for p in frontier.curve()]
-    kl, reward, error = np.array([(0.0, frontier.start, 0.0), *points]).T
-    axes.fill_between(kl, reward - error, reward + error, color="grey", alpha=0.3, linewidth=0)
-    axes.plot(kl, reward, color="black", linewidth=1, label="the most at each KL")
+    kls = [0.0, *(point.kl for point in frontier.curve())]
+    reward, _, low, high = np.array([frontier.reward_within(kl) for kl in kls]).T
+    axes.fill_between(kls, low, high, color="grey", alpha=0.3, linewidth=0)
+    axes.plot(kls, reward, color="black", linewidth=1, label="the most at each KL")
     best = [best_of_n_reward(frontier.rewards, 2**i) for i in range(frontier.rewards.shape[1].bit_length())]
     line = [(kl, reward.value) for kl, reward in best]
     axes.plot(*zip(*line, strict=True), "k.:", linewidth=1, label="best of 1, 2, 4, ...")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated, get_args
 
 import torch
 from rich.table import Table
 
 from scripts.experiments.credit import LEARNERS, CreditProblem, learning_curve
-from textgym.arguments import Count, NonNegative, Positive, Probability, Seed
+from textgym.arguments import Count, NonNegative, Positive, Probability, Range, Seed
 from textgym.exact import CreditComparison
 from textgym.wrappers.counterfactual_credit import Rest
 
@@ -21,7 +21,7 @@ COLUMNS = ("what weighs a token", "correlation", "error", "gradient cosine", "gr
 class Args:
     """What to compare."""
 
-    samples: tuple[int, ...] = (1, 4, 16)
+    samples: tuple[Count, ...] = (1, 4, 16)
     """Other tokens for each token, of counterfactual credits."""
     repeats: Count = 64
     """Draws of all that is drawn."""
@@ -39,7 +39,7 @@ class Args:
     """Standard deviation of what the policy's logits add to the reference's; at 0 the policy is the reference."""
     seed: Seed = 0
     """Of everything that is drawn; the same one gives the same numbers on one machine."""
-    seeds: int = 0
+    seeds: Annotated[int, Range(0)] = 0
     """Agents that learn, for each kind of credit, with seeds 0, 1, ...; with a penalty, so give `--beta` as well."""
     updates: Count = 300
     """Gradient steps of these agents."""

@@ -18,11 +18,12 @@ import torch
 import tyro
 from matplotlib import image
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs
 from scripts.compare import main
 from scripts.experiments import runs
-from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve
+from scripts.experiments.comparison import COLORS, OF_FRONTIER, Comparison, curve, show_frontier
 from scripts.experiments.entries import shell_command
 from scripts.experiments.frontier import frontier_of
 from scripts.experiments.runs import plan
@@ -287,6 +288,15 @@ def test_a_comparison_of_which_every_run_failed_says_why(tmp_path):
     found = Comparison([records[0] | {"agent": "untrained"}, records[1]], tmp_path)
     assert found.write().startswith("written: ") and (tmp_path / "compare.png").is_file()
     assert found.markdown().count("no service") == 2 and "| `untrained` | - | - | - |" in found.markdown()
+
+
+def test_the_band_of_the_frontier_is_its_interval():
+    """Of three prompts it is Student's, 4.303 standard errors of their mean at a KL of 0."""
+    rewards = torch.rand(3, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axes = Figure().subplots()
+    show_frontier(axes, Frontier(rewards))
+    kl, reward = axes.collections[0].get_paths()[0].vertices.T
+    assert np.ptp(reward[kl == 0]) / 2 == pytest.approx(T_95[3] * rewards.mean(-1).std().item() / 3**0.5, rel=1e-3)
 
 
 def test_several_ids(tmp_path):

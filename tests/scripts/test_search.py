@@ -110,5 +110,5 @@ def test_a_trial_that_fails_ends_no_search(tmp_path, monkeypatch, capsys):
 
 def test_an_agent_and_dimensions_are_needed(tmp_path):
     for names in ((), ("rloo",), ("learning_rate", "n_epochs")):
-        with pytest.raises(ValueError, match="the agent comes first"):
+        with pytest.raises(ValueError, match=f"^'{' '.join(names)}' is no search: the agent comes first"):
             main(args_of(tmp_path, *names))
