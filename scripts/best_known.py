@@ -46,6 +46,7 @@ class Args(runs.Args):
     total_timesteps: Count = 80_000
     out: Path = Path("runs/best_known")
     evaluation_episodes: Count = 1024
+    """Episodes on held-out prompts, a multiple of `n_envs`."""
     evaluation_split: ClassVar[str | None] = "test"
 
     def command(self, entry: str) -> str:

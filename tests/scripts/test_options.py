@@ -23,7 +23,8 @@ CLASSES = {
 def fields_of_bases(node):
     """The names of the fields that a class has from the other classes here."""
     bases = {ast.unparse(base) for base in node.bases}
-    of_bases = [other for name, other in CLASSES.items() if name.rpartition(":")[2] in bases]
+    named = {name: {name.rpartition(":")[2], name.rpartition("/")[2].replace(".py:", ".")} for name in CLASSES}
+    of_bases = [other for name, other in CLASSES.items() if named[name] & bases]  # `Args` or `runs.Args`
     here = {ast.unparse(field.target) for base in of_bases for field in base.body if isinstance(field, ast.AnnAssign)}
     return here.union(*(fields_of_bases(base) for base in of_bases))
 
