@@ -108,7 +108,7 @@ class GRPO(GroupPolicyGradient):
         model: Named = None,
         *,
         clip_range: Positive | Schedule | None = 0.2,
-        kl_coef: NonNegative = 0.04,
+        kl_coef: NonNegative | Schedule = 0.04,
         scale_rewards: Scale = "group",
         **kwargs: Any,
     ):

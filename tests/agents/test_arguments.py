@@ -1,6 +1,7 @@
 """No agent, policy or callback accepts a number outside its range, whichever class of the family declares it."""
 
 import inspect
+import itertools
 import math
 from types import UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
@@ -114,8 +115,8 @@ def test_a_schedule_that_becomes_negative_is_refused_when_it_does():
     made = agent(learning_rate=lambda progress: progress - 0.9)
     with pytest.raises(ValueError, match=r"^learning_rate is -.*; it must be at least 0"):
         made.learn(200)
-    for name in ("clip_range", "kl_coef"):
-        made = agent(agents.PPO, batch_size=None, **{name: lambda progress: progress - 0.9})
+    for cls, name in itertools.product((agents.PPO, agents.GRPO), ("clip_range", "kl_coef")):
+        made = agent(cls, batch_size=None, **{name: lambda progress: progress - 0.9})
         with pytest.raises(ValueError, match=rf"^{name} is -.*; it must be at least 0"):
             made.learn(200)
 
