@@ -39,7 +39,7 @@ AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "grpo": (GRPO, {"reward_to_go": True, "learning_rate": 0.05}),
     "ppo": (PPO, {"gae_lambda": 0.9, "normalize_advantage": False, "n_epochs": 1, "batch_size": None, "vf_coef": 0.1}),
 }
-"""Each agent, with what it takes beside the common settings or in their place."""
+"""Each agent, and what it takes besides. PPO's advantages are not whitened, which would change the KL's weight."""
 
 
 @dataclass

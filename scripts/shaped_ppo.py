@@ -1,7 +1,8 @@
 """Train PPO to earn much at little KL: `python scripts/shaped_ppo.py --seed 0`, and how far from optimal it ends.
 
-Each token is paid by what it adds to the score (`PotentialShaping`), a critic leaves little noise in the credit, and
-SGD takes steps that do not grow with the noise. docs/frontier.md says why, and what came of it.
+Each token is paid by what it adds to the score (`PotentialShaping`), a critic leaves little noise in the credit, SGD
+takes steps that do not grow with the noise, and KL, dear at first, becomes cheap slowly, so that none is spent in
+haste. docs/frontier.md says why, and what came of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 from agents import PPO
 from scripts.agent_arguments import OPTIMIZERS
 from scripts.command_line import console
-from textgym.arguments import Count, NonNegative, Positive, Seed
+from scripts.demo import AGENTS
+from textgym.arguments import Count, Positive, Seed
 from textgym.evaluation import Evaluation, ModelPolicy, evaluate, sample_frontier
 from textgym.evaluation.tables import table
 from textgym.wrappers.vector import PotentialShaping
@@ -34,14 +36,16 @@ class Args:
     """A TextGym id."""
     potential: str = "sentiment"
     """The scorer whose changes pay the tokens, best the env's own."""
-    total_timesteps: Count = 400_000
+    total_timesteps: Count = 750_000
     """Tokens to generate and train on."""
     n_envs: Count = 128
     """Episodes of an update."""
     num_generations: Count = 8
     """Of them have a prompt."""
-    kl_coef: NonNegative = 0.12
-    """Reward per nat: near the slope of the frontier at the reward that is wanted, which `Frontier.at` tells."""
+    first_kl_coef: Positive = 0.4
+    """Reward per nat at first."""
+    kl_coef: Positive = 0.065
+    """The same in the last fifth: somewhat below the slope of the frontier at the reward that is wanted."""
     learning_rate: Positive = 0.5
     """Of SGD, falling to a tenth over the last two fifths."""
     seed: Seed = 0
@@ -66,13 +70,9 @@ def make_agent(args: Args) -> PPO:
         "TokenPolicy",
         PotentialShaping(make_env(args, args.num_generations), args.potential),
         learning_rate=lambda remaining: args.learning_rate * min(1.0, 0.1 + 0.9 * remaining / 0.4),
-        kl_coef=args.kl_coef,
+        kl_coef=lambda left: args.kl_coef * (args.first_kl_coef / args.kl_coef) ** max(0.0, (left - 0.2) / 0.8),
         gamma=0.95,
-        gae_lambda=0.9,
-        normalize_advantage=False,  # or beta would change with the deviation of the batch
-        n_epochs=1,
-        batch_size=None,
-        vf_coef=0.1,
+        **AGENTS["ppo"][1],
         policy_kwargs=OPTIMIZERS["sgd"],
         seed=args.seed,
         device=args.device,

@@ -27,3 +27,8 @@ def test_the_rate_falls_to_a_tenth_over_the_last_two_fifths():
     agent = make_agent(parsed("--n-envs 8 --device cpu --learning-rate 2"))
     rates = [agent.lr_schedule(remaining) for remaining in (1.0, 0.4, 0.2, 0.0)]
     assert rates == pytest.approx([2.0, 2.0, 1.1, 0.2])
+
+
+def test_the_price_of_a_nat_falls_by_the_same_factor_in_each_step_until_the_last_fifth():
+    agent = make_agent(parsed("--n-envs 8 --device cpu --first-kl-coef 0.8 --kl-coef 0.2"))
+    assert [agent.kl_coef(left) for left in (1.0, 0.6, 0.2, 0.0)] == pytest.approx([0.8, 0.4, 0.2, 0.2])
