@@ -20,6 +20,8 @@ import gymnasium as gym
 import torch
 import tyro
 from rich.console import Console
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
@@ -57,7 +59,10 @@ OPTIMIZERS: dict[OptimizerName, dict[str, Any]] = {
 
 def help_of(argument: Argument) -> Any:
     """What `--help` says of an argument."""
-    return tyro.conf.arg(help=argument.help[:1].upper() + argument.help[1:])
+    text = argument.help[:1].upper() + argument.help[1:]
+    if is_schedule(argument):
+        text = f"{text.rstrip('.')}. 0.4:0.04 goes linearly from one to the other"
+    return tyro.conf.arg(help=text)
 
 
 @dataclass
@@ -183,6 +188,8 @@ class TrainArgs:
         for name, argument in written_arguments(self.algorithm).items():
             if is_json(argument) and options[name] is not None:
                 options[name] = parse_json(name, options[name])
+            elif is_schedule(argument) and isinstance(options[name], str):
+                options[name] = schedule(name, options[name])
         of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
         options["policy_kwargs"] |= OPTIMIZERS[self.optimizer]
@@ -211,14 +218,38 @@ def written_arguments(algorithm: type[EpisodicAlgorithm]) -> dict[str, Argument]
     return {name: argument for name, argument in (own | policy).items() if typed(argument.annotation) is not None}
 
 
+def is_schedule(argument: Argument) -> bool:
+    """Whether an argument may be a function of the remaining progress."""
+    return Schedule in get_args(argument.annotation)
+
+
+def schedule(name: str, text: str) -> LinearSchedule:
+    """What a text such as `0.4:0.04` stands for.
+
+    Raises:
+        ValueError: it is another text.
+    """
+    try:
+        start, end = map(float, text.split(":"))
+    except ValueError as error:
+        must = "it must be a number, or two such as 0.4:0.04, between which it goes linearly"
+        raise ValueError(f"--{name.replace('_', '-')} is {text!r}; {must}") from error
+    return LinearSchedule(start, end, end_fraction=1.0)
+
+
 def is_json(argument: Argument) -> bool:
     """Whether an argument is written as JSON."""
     return Written.JSON in get_args(argument.annotation)
 
 
 def typed(annotation: Any) -> Any:
-    """The part of an annotation that can be typed, with its ranges but without functions; None where there is none."""
+    """The part of an annotation that can be typed, with its ranges; None where there is none.
+
+    Of functions, those of the remaining progress can, as text (`schedule`).
+    """
     origin, parts = get_origin(annotation), get_args(annotation)
+    if annotation == Schedule:
+        return str
     if origin is Annotated:
         kind, conditions = typed(parts[0]), [part for part in parts[1:] if isinstance(part, Condition)]
         if any(isinstance(part, Written) for part in parts):

@@ -128,6 +128,17 @@ def test_the_optimizer_and_a_potential_are_those_that_are_named():
     assert isinstance(plain.agent().policy.optimizer, torch.optim.Adam) and not hasattr(plain, "potential")
 
 
+def test_two_numbers_are_a_schedule():
+    line = ["ppo", "--n-envs", "8", "--device", "cpu", "--learning-rate", "0.5:0.1", "--clip-range", "0.3"]
+    agent = tyro.cli(Args, args=[*line, "--kl-coef", "0.4:0.04"]).agent()
+    assert [agent.kl_coef(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([0.4, 0.22, 0.04])
+    assert [agent.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([0.5, 0.3, 0.1])
+    assert agent.scheduled("clip_range") == 0.3
+    for wrong in ("fast", "0.4:", "0.4:0.2:0.1"):
+        with pytest.raises(ValueError, match=f"^--kl-coef is '{wrong}'; it must be a number, or two such as 0.4:0.04"):
+            tyro.cli(Args, args=[*line, "--kl-coef", wrong]).agent()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_a_sentence_for_every_argument(name):
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
@@ -173,7 +184,7 @@ def test_a_new_agent_is_a_new_command_without_a_line_of_the_scripts():
 def test_what_can_be_typed():
     common = arguments_of(EpisodicAlgorithm)
     assert typed(Count | None) == Count | None and typed(Probability) == Probability
-    assert typed(common["learning_rate"].annotation) == NonNegative  # without the function
+    assert typed(common["learning_rate"].annotation) == NonNegative | str
     assert get_args(typed(common["device"].annotation))[0] is str
     for name in ("model", "peft", "lora"):
         assert typed(common[name].annotation) is str

@@ -172,6 +172,8 @@ def test_ppo_resumes_with_the_command_repeated(model, tmp_path):
         "0.5",
         "--optimizer",
         "sgd",
+        "--learning-rate",
+        "1e-4:1e-5",
         "--potential",
         '{"name": "length", "target": 3}',
     ]
