@@ -7,28 +7,23 @@ off them, so that a new agent in `agents` is a new subcommand.
 from __future__ import annotations
 
 import dataclasses
-import json
-import operator
 import re
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
 import tyro
 from rich.console import Console
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import LinearSchedule
 
 import agents
 import textgym  # noqa: F401 (registers the env ids)
 from agents.policy_gradient import PolicyGradient
-from scripts.command_line import env_arguments, parse_json, text_or_json
+from scripts.command_line import env_arguments, text_or_json
 from scripts.evaluation_arguments import side_by_side
-from textgym.arguments import Argument, Condition, Count, Positive, Range, Written, arguments_of
+from scripts.typed_arguments import help_of, options_of, typed, values_of
+from textgym.arguments import Argument, Count, Positive, Range, arguments_of
 from textgym.evaluation import Success
 from textgym.language_models.token_model import TokenModel
 from textgym.sb3 import EpisodicAlgorithm
@@ -55,14 +50,6 @@ OPTIMIZERS: dict[OptimizerName, dict[str, Any]] = {
     "sgd": {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}},
 }
 """The policy's arguments for each optimizer; SB3's default is Adam."""
-
-
-def help_of(argument: Argument) -> Any:
-    """What `--help` says of an argument."""
-    text = argument.help[:1].upper() + argument.help[1:]
-    if is_schedule(argument):
-        text = f"{text.rstrip('.')}. 0.4:0.04 goes linearly from one to the other"
-    return tyro.conf.arg(help=text)
 
 
 @dataclass
@@ -184,12 +171,7 @@ class TrainArgs:
         Raises:
             ValueError: an argument that should be JSON is none, or what the agent or its checkpoint raises.
         """
-        options = {name: getattr(self, name) for name in written_arguments(self.algorithm)}
-        for name, argument in written_arguments(self.algorithm).items():
-            if is_json(argument) and options[name] is not None:
-                options[name] = parse_json(name, options[name])
-            elif is_schedule(argument) and isinstance(options[name], str):
-                options[name] = schedule(name, options[name])
+        options = values_of(written_arguments(self.algorithm), self)
         of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
         options["policy_kwargs"] |= OPTIMIZERS[self.optimizer]
@@ -216,65 +198,6 @@ def written_arguments(algorithm: type[EpisodicAlgorithm]) -> dict[str, Argument]
     if "vf_coef" not in own:  # it learns no values
         del policy["value_function"]
     return {name: argument for name, argument in (own | policy).items() if typed(argument.annotation) is not None}
-
-
-def is_schedule(argument: Argument) -> bool:
-    """Whether an argument may be a function of the remaining progress."""
-    return Schedule in get_args(argument.annotation)
-
-
-def schedule(name: str, text: str) -> LinearSchedule:
-    """What a text such as `0.4:0.04` stands for.
-
-    Raises:
-        ValueError: it is another text.
-    """
-    try:
-        start, end = map(float, text.split(":"))
-    except ValueError as error:
-        must = "it must be a number, or two such as 0.4:0.04, between which it goes linearly"
-        raise ValueError(f"--{name.replace('_', '-')} is {text!r}; {must}") from error
-    return LinearSchedule(start, end, end_fraction=1.0)
-
-
-def is_json(argument: Argument) -> bool:
-    """Whether an argument is written as JSON."""
-    return Written.JSON in get_args(argument.annotation)
-
-
-def typed(annotation: Any) -> Any:
-    """The part of an annotation that can be typed, with its ranges; None where there is none.
-
-    Of functions, those of the remaining progress can, as text (`schedule`).
-    """
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if annotation == Schedule:
-        return str
-    if origin is Annotated:
-        kind, conditions = typed(parts[0]), [part for part in parts[1:] if isinstance(part, Condition)]
-        if any(isinstance(part, Written) for part in parts):
-            return str
-        return Annotated[kind, *conditions] if conditions else kind
-    if origin in (Union, UnionType):
-        kinds = [kind for part in parts if (kind := typed(part)) is not None]
-        return reduce(operator.or_, kinds) if kinds else None
-    return annotation if origin is Literal or annotation in (bool, int, float, str, NoneType) else None
-
-
-def options_of(arguments: dict[str, Argument], **defaults: Any) -> list[tuple[str, Any, Any]]:
-    """Name, annotation and default of the options for some arguments, as `dataclasses.make_dataclass` takes them.
-
-    Args:
-        arguments: those that a command line can give, by name.
-        defaults: what replaces their own defaults.
-    """
-    options: list[tuple[str, Any, Any]] = []
-    for name, argument in arguments.items():
-        kind, default = typed(argument.annotation), defaults.get(name, argument.default)
-        if is_json(argument) and default is not None:
-            default = json.dumps(default)
-        options.append((name, Annotated[kind if default is not None else kind | None, help_of(argument)], default))
-    return options
 
 
 def command_for(algorithm: type[EpisodicAlgorithm]) -> type[TrainArgs]:

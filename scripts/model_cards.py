@@ -22,11 +22,11 @@ from scripts.agent_arguments import (
     EnvArgs,
     RunArgs,
     command_name,
-    is_json,
     written_arguments,
 )
 from scripts.command_line import versions
 from scripts.experiments.entries import shell_command
+from scripts.typed_arguments import is_json
 from textgym.evaluation.history import SEVERAL, SINGLE, numbers
 from textgym.language_models.adapters import adapter_base
 from textgym.language_models.adapters.files import CONFIG, read_config

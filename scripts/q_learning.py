@@ -21,16 +21,13 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 from agents import QLearning
-from scripts.agent_arguments import options_of
 from scripts.command_line import console, env_arguments
+from scripts.typed_arguments import options_of, values_of
 from textgym.arguments import Count, Range, arguments_of
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
 from textgym.sb3.logs import CSVLog
 from textgym.training.run import open_run
-
-OF_THE_AGENT = "learning_rate gamma double_q exploration_fraction exploration_final_eps seed device".split()
-"""The agent's arguments that the command line takes."""
 
 
 @dataclass
@@ -55,7 +52,10 @@ class RunArgs:
     """Folder of the log and the checkpoint."""
 
 
-OPTIONS = options_of({n: arguments_of(QLearning)[n] for n in OF_THE_AGENT}, exploration_fraction=0.5, seed=0)
+NAMES = "learning_rate gamma double_q exploration_fraction exploration_final_eps seed device".split()
+ARGUMENTS = {name: arguments_of(QLearning)[name] for name in NAMES}
+"""The agent's, as far as the command line takes them."""
+OPTIONS = options_of(ARGUMENTS, exploration_fraction=0.5, seed=0)
 Args = make_dataclass("Args", OPTIONS, bases=(RunArgs,), namespace={"__module__": __name__})
 
 
@@ -82,7 +82,7 @@ def main(args: RunArgs) -> QLearning:
     def make_env(mode: str) -> gym.vector.VectorEnv[Any, Any, Any]:
         return gym.make_vec(args.env_id, num_envs=args.n_envs, autoreset_mode=mode, **env_arguments(args.env_kwargs))
 
-    agent = QLearning("TabularPolicy", make_env("SameStep"), **{name: getattr(args, name) for name in OF_THE_AGENT})
+    agent = QLearning("TabularPolicy", make_env("SameStep"), **values_of(ARGUMENTS, args))
     agent.q_values(args.context)  # a text that is none fails now
     env = make_env("Disabled")
     _, states, actions = agent.policy.tables.shape

@@ -18,14 +18,13 @@ if __name__ == "__main__":
 
 import json
 from dataclasses import make_dataclass
-from typing import Any
 
 import torch
 
 from agents import RewardModelTrainer
-from scripts.agent_arguments import is_json, options_of, typed
-from scripts.command_line import console, parse_json
+from scripts.command_line import console
 from scripts.preferences.reward_models import RunArgs, baselines, record, table
+from scripts.typed_arguments import options_of, typed, values_of
 from textgym.arguments import arguments_of
 from textgym.evaluation.statistics import Interval
 from textgym.preferences.measures import RewardEvaluation
@@ -43,10 +42,7 @@ Args = make_dataclass(
 
 def train(args: RunArgs, seed: int) -> list[RewardEvaluation]:
     """Train, evaluate and save one model."""
-    options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS} | {"seed": seed}
-    for name, argument in OPTIONS.items():
-        if is_json(argument) and options[name] is not None:
-            options[name] = parse_json(name, options[name])
+    options = values_of(OPTIONS, args) | {"seed": seed}
     trainer = RewardModelTrainer(train_dataset=args.train, **options)
     trainer.learn(args.num_train_epochs, progress_bar=rank() == 0)
     found = [trainer.evaluate(file) for file in args.eval]

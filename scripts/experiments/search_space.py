@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from scripts.agent_arguments import COMMANDS, typed
+from scripts.agent_arguments import COMMANDS
+from scripts.typed_arguments import typed
 from textgym.arguments import Argument, Range, accepts, arguments_of, check_argument
 from textgym.importing import did_you_mean
 

@@ -15,9 +15,10 @@ import tyro
 
 import agents
 from agents import REINFORCE
-from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, command_for, command_name, typed
+from scripts.agent_arguments import COMMANDS, EnvArgs, RunArgs, command_for, command_name
 from scripts.command_line import run_script
 from scripts.train import Args
+from scripts.typed_arguments import typed
 from textgym.arguments import AsJSON, CheckedCalls, Count, Named, NonNegative, Probability, arguments_of
 from textgym.sb3 import EpisodicAlgorithm
 from textgym.wrappers.vector import PotentialShaping
