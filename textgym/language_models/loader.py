@@ -119,6 +119,7 @@ def load_tokenizer(model: str | Path | PreTrainedModel) -> PreTrainedTokenizerFa
     source = resolve(model)
     hub = pretrained_arguments(source)
     adapters = saved_adapters(model, source, hub)
+    importlib.import_module("textgym.language_models.tabular_config")  # its import registers it with AutoConfig
     with loading(model, source):
         complete = "gguf_file" in hub or _holds_a_tokenizer(source, hub)
         if complete or adapters is None:
