@@ -131,6 +131,7 @@ def trained(exported: Exported, hub_id: str | None) -> str:
     told = f"{base or 'A model'} was trained with TextGym's {state.algorithm} on the env `{state.env_id}`, for "
     told += f"{state.num_timesteps:,} tokens in {state.iterations:,} rollouts and {state.n_updates:,} gradient steps."
     left_out = [f"`{name}` (a function)" for name in state.functions]
+    left_out += [f"the env's wrapper `{name}`" for name in state.wrappers]
     left_out += ["the arguments of the env (objects)"] if state.env_kwargs is None else []
     left_out += [] if state.optimizer.lower() in OPTIMIZERS else [f"the optimizer, {state.optimizer}"]
     but = f", but for {' and '.join(left_out)}" if left_out else ""

@@ -195,7 +195,6 @@ def test_the_tokenizer_beside_a_table_is_loaded_without_a_warning(tmp_path):
     assert ended.stderr == ""
 
 
-
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])
 @pytest.mark.parametrize(
     ("slip", "meant"), [("tinny", "tiny"), ("smollm2", "smollm2-q4"), ("smollm2-q8", "smollm2-q4")]

@@ -22,6 +22,7 @@ from tests.helpers.scripts import error_of
 from textgym.language_models import load_model
 from textgym.language_models.adapters.files import read_config
 from textgym.sb3.checkpoints import read_agent_state
+from textgym.wrappers.vector import PotentialShaping
 
 IDS = torch.tensor([[0, 3, 4, 1, 2]])
 
@@ -184,10 +185,16 @@ def test_the_command_of_the_card_makes_an_agent_of_the_same_settings(arguments, 
 
 def test_what_is_not_known_is_not_told(tmp_path):
     kwargs = {"learning_rate": lambda rest: 0.1 * rest, "policy_kwargs": {"optimizer_class": torch.optim.RMSprop}}
-    card = exported(tmp_path, env=SMALL_ENV(), model=small_llama(), **kwargs)
+    card = exported(tmp_path, env=PotentialShaping(SMALL_ENV(), "sentiment"), model=small_llama(), **kwargs)
     assert card.data.base_model is None and card.data.license is None and card.data.eval_results is None
-    assert "A model was trained" in card.text and "but for `learning_rate` (a function) and the arguments" in card.text
-    assert "and the optimizer, RMSprop:" in card.text and "--optimizer" not in card.text
+    assert (
+        "A model was trained" in card.text and "but for `learning_rate` (a function) and the env's wrapper" in card.text
+    )
+    assert (
+        "wrapper `VectorPotentialShaping` and the arguments" in card.text
+        and "and the optimizer, RMSprop:" in card.text
+        and "--optimizer" not in card.text
+    )
     assert "## Evaluation" not in card.text and "## Samples" not in card.text
 
 

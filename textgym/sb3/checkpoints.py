@@ -32,6 +32,7 @@ from textgym.sb3.model_files import (
 )
 from textgym.sb3.policy import POLICY_ARGUMENTS
 from textgym.sb3.progress import count_on
+from textgym.sb3.vec_env import wrappers_of
 from textgym.training.state import (
     TENSORS,
     Progress,
@@ -55,6 +56,7 @@ class AgentState(TrainingState):
 
     Attributes:
         mdp: fields of the `TextMDP`.
+        wrappers: classes of what was around the env, the outermost first; none of them is kept.
         adapters: whether adapters are trained.
         reference: the name that `load_model` makes the reference from; None where it has none.
         reference_kept: `"model"`, `"adapters off"` or `"none"`: what the reference was.
@@ -63,6 +65,7 @@ class AgentState(TrainingState):
     """
 
     mdp: dict[str, Any]
+    wrappers: list[str]
     adapters: bool
     reference: str | None
     reference_kept: str
@@ -174,6 +177,7 @@ def save_checkpoint(path: Any, algorithm: EpisodicAlgorithm, progress: Progress)
     state = AgentState(
         **common,
         mdp=dataclasses.asdict(algorithm.mdp),
+        wrappers=wrappers_of(env),
         adapters=token_model.peft is not None,
         reference=algorithm.reference_source if isinstance(algorithm.reference_source, str) else None,
         reference_kept="model" if reference is not None else "adapters off" if algorithm.reference else "none",

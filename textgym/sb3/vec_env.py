@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv
 
 from textgym.envs.deferred import DeferredScores
@@ -165,3 +165,12 @@ def row_of(info: dict[str, Any], i: int) -> dict[str, Any]:
             nested = isinstance(values, dict)
             row[name] = {k: v[i] for k, v in values.items() if not k.startswith("_")} if nested else values[i]
     return row
+
+
+def wrappers_of(env: VecEnv) -> list[str]:
+    """The classes of what is around the vector env that `env` is over, the outermost first."""
+    names, inner = [], getattr(env.unwrapped, "venv", None)
+    while isinstance(inner, VectorWrapper):
+        names.append(type(inner).__name__)
+        inner = inner.env
+    return names
