@@ -88,10 +88,10 @@ def test_a_checkpoint_brings_its_env_and_its_value_head(log, model, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"best_of": 2}, r"leave out \['best_of'\]"),
-        ({"deterministic": True, "jsonl": True}, r"leave out \['deterministic', 'jsonl'\]"),
-        ({"top_k": 2}, r"leave out \['top_k'\]"),
-        ({"no_score": True}, r"leave out \['no_score'\]"),
+        ({"best_of": 2}, r"leave out --best-of"),
+        ({"deterministic": True, "jsonl": True}, r"leave out --deterministic, --jsonl"),
+        ({"top_k": 2}, r"leave out --top-k"),
+        ({"no_score": True}, r"leave out --no-score"),
     ],
 )
 def test_what_a_log_leaves_out(model, tmp_path, changed, message):
