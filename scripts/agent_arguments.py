@@ -22,7 +22,7 @@ import textgym  # noqa: F401 (registers the env ids)
 from agents.policy_gradient import PolicyGradient
 from scripts.command_line import env_arguments, text_or_json
 from scripts.evaluation_arguments import side_by_side
-from scripts.typed_arguments import help_of, options_of, typed, values_of
+from scripts.typed_arguments import help_of, options_of, read_values, typed
 from textgym.arguments import Argument, Count, Positive, Range, arguments_of
 from textgym.evaluation import Success
 from textgym.language_models.token_model import TokenModel
@@ -171,7 +171,7 @@ class TrainArgs:
         Raises:
             ValueError: an argument that should be JSON is none, or what the agent or its checkpoint raises.
         """
-        options = values_of(written_arguments(self.algorithm), self)
+        options = read_values(written_arguments(self.algorithm), self)
         of_checkpoint = ("model", "peft", "lora", "seed", *self.algorithm.adapted_arguments(options))
         options["policy_kwargs"] = {name: options.pop(name) for name in POLICY_ARGUMENTS if name in options}
         options["policy_kwargs"] |= OPTIMIZERS[self.optimizer]

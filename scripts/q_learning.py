@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents import QLearning
 from scripts.command_line import console, env_arguments
-from scripts.typed_arguments import options_of, values_of
+from scripts.typed_arguments import options_of, read_values
 from textgym.arguments import Count, Range, arguments_of
 from textgym.contexts import context_indices
 from textgym.evaluation import Sample, play, show_sample
@@ -82,7 +82,7 @@ def main(args: RunArgs) -> QLearning:
     def make_env(mode: str) -> gym.vector.VectorEnv[Any, Any, Any]:
         return gym.make_vec(args.env_id, num_envs=args.n_envs, autoreset_mode=mode, **env_arguments(args.env_kwargs))
 
-    agent = QLearning("TabularPolicy", make_env("SameStep"), **values_of(ARGUMENTS, args))
+    agent = QLearning("TabularPolicy", make_env("SameStep"), **read_values(ARGUMENTS, args))
     agent.q_values(args.context)  # a text that is none fails now
     env = make_env("Disabled")
     _, states, actions = agent.policy.tables.shape

@@ -24,7 +24,7 @@ import torch
 from agents import RewardModelTrainer
 from scripts.command_line import console
 from scripts.preferences.reward_models import RunArgs, baselines, record, table
-from scripts.typed_arguments import options_of, typed, values_of
+from scripts.typed_arguments import options_of, read_values, typed
 from textgym.arguments import arguments_of
 from textgym.evaluation.statistics import Interval
 from textgym.preferences.measures import RewardEvaluation
@@ -42,7 +42,7 @@ Args = make_dataclass(
 
 def train(args: RunArgs, seed: int) -> list[RewardEvaluation]:
     """Train, evaluate and save one model."""
-    options = values_of(OPTIONS, args) | {"seed": seed}
+    options = read_values(OPTIONS, args) | {"seed": seed}
     trainer = RewardModelTrainer(train_dataset=args.train, **options)
     trainer.learn(args.num_train_epochs, progress_bar=rank() == 0)
     found = [trainer.evaluate(file) for file in args.eval]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 from functools import reduce
 from types import NoneType, UnionType
@@ -28,29 +29,32 @@ def options_of(arguments: dict[str, Argument], **defaults: Any) -> list[tuple[st
         kind, default = typed(argument.annotation), defaults.get(name, argument.default)
         if is_json(argument) and default is not None:
             default = json.dumps(default)
-        options.append((name, Annotated[kind if default is not None else kind | None, help_of(argument)], default))
+        kind = kind if default is not None else kind | None
+        told = (help_of(argument), SCHEDULE) if is_schedule(argument) else (help_of(argument),)
+        options.append((name, Annotated[kind, *told], default))
     return options
 
 
-def values_of(arguments: dict[str, Argument], options: Any) -> dict[str, Any]:
-    """The arguments' values, which `options` has as attributes, with JSON and schedules read.
+def read_values(arguments: dict[str, Argument], options: Any) -> dict[str, Any]:
+    """The arguments' values, which `options` has as attributes, JSON and schedules being made of their texts.
 
     Raises:
-        ValueError: a text is none.
+        ValueError: an argument that is written as JSON is none.
     """
     values = {name: getattr(options, name) for name in arguments}
     for name, value in values.items():
         if isinstance(value, str) and is_json(arguments[name]):
             values[name] = parse_json(name, value)
         elif isinstance(value, str) and is_schedule(arguments[name]):
-            values[name] = schedule(name, value)
+            start, end = map(float, value.split(":"))
+            values[name] = LinearSchedule(start, end, end_fraction=1.0)
     return values
 
 
 def typed(annotation: Any) -> Any:
     """The part of an annotation that can be typed, with its ranges; None where there is none.
 
-    Of functions, those of the remaining progress can, as text (`schedule`).
+    Of functions, those of the remaining progress can, as text (`number_or_schedule`).
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation == Schedule:
@@ -84,15 +88,31 @@ def is_schedule(argument: Argument) -> bool:
     return Schedule in get_args(argument.annotation)
 
 
-def schedule(name: str, text: str) -> LinearSchedule:
-    """What a text such as `0.4:0.04` stands for.
+def number_or_schedule(words: list[str]) -> float | str | None:
+    """A number, or the text of two between which a schedule goes linearly, such as `0.4:0.04`; it stays text for files.
 
     Raises:
-        ValueError: it is another text.
+        ValueError: it is neither.
     """
+    (text,) = words
+    if text == "None":
+        return None
     try:
-        start, end = map(float, text.split(":"))
-    except ValueError as error:
-        must = "it must be a number, or two such as 0.4:0.04, between which it goes linearly"
-        raise ValueError(f"--{name.replace('_', '-')} is {text!r}; {must}") from error
-    return LinearSchedule(start, end, end_fraction=1.0)
+        ends = [float(end) for end in text.split(":")]
+    except ValueError:
+        ends = []
+    if len(ends) == 1:
+        return ends[0]
+    if len(ends) != 2 or not all(0 <= end < math.inf for end in ends):
+        raise ValueError(f"{text!r} is neither a number nor two of at least 0, such as 0.4:0.04")
+    return text
+
+
+SCHEDULE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="FLOAT|FLOAT:FLOAT",
+    instance_from_str=number_or_schedule,
+    is_instance=lambda value: value is None or isinstance(value, float | int | str),
+    str_from_instance=lambda value: [str(value)],
+)
+"""How tyro reads an argument that may be a function of the remaining progress."""

@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again(name, tmp_path):
         ("n_envs: [", "is not YAML that can be read"),
         ("agent: ppo", "is for the agent 'ppo', and 'grpo' is asked for"),
         ("n_envs: 0", "--n-envs is 0; it must be an integer of at least 1"),
-        ("gamma: fast", None),
+        ("learning_rate: fast", None),
         ("kl_coeff: 1", None),
     ],
 )

@@ -56,7 +56,7 @@ class AgentState(TrainingState):
 
     Attributes:
         mdp: fields of the `TextMDP`.
-        wrappers: classes of what was around the env, the outermost first; none of them is kept.
+        wrappers: classes of what was around the env, the outermost first, which a checkpoint names and does not hold.
         adapters: whether adapters are trained.
         reference: the name that `load_model` makes the reference from; None where it has none.
         reference_kept: `"model"`, `"adapters off"` or `"none"`: what the reference was.
