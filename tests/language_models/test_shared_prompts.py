@@ -14,7 +14,12 @@ from textgym.language_models import shared_prompts
 from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.forward import whole_rows_hidden
 from textgym.language_models.pieces import cheapest_groups
-from textgym.language_models.shared_prompts import SharedPrompts, episode_hidden, shares_prompts
+from textgym.language_models.shared_prompts import (
+    SharedPrompts,
+    episode_hidden,
+    reads_in_place,
+    shares_prompts,
+)
 from textgym.language_models.token_model import TokenModel
 from textgym.mdp import TextMDP
 from textgym.training.episodes import Episodes
@@ -57,13 +62,15 @@ def gradient(model, hidden):
     return torch.cat([part.flatten() for part in parts if part is not None])
 
 
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(groups=GROUPS)
-def test_hidden_states_and_gradients_are_those_of_whole_rows(name, groups):
+def test_hidden_states_and_gradients_are_those_of_whole_rows(name, in_place, groups):
     assume(any(max(lengths) > 0 for _, lengths in groups))
     model, rows = MODELS[name], rows_of(groups)
-    whole, shared = whole_rows_hidden(model, MDP, rows), SharedPrompts(MDP, rows).hidden(model)
+    in_place = in_place and reads_in_place(model)
+    whole, shared = whole_rows_hidden(model, MDP, rows), SharedPrompts(MDP, rows).hidden(model, in_place)
     torch.testing.assert_close(shared, whole, atol=2e-5, rtol=1e-5)
     ours, theirs = gradient(model, shared), gradient(model, whole)
     assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
@@ -72,6 +79,11 @@ def test_hidden_states_and_gradients_are_those_of_whole_rows(name, groups):
 @pytest.mark.parametrize("name", MODELS)
 def test_common_architectures_share(name):
     assert shares_prompts(MODELS[name], MDP)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prompts_are_read_in_place_where_a_model_attends_through_sdpa(name):
+    assert reads_in_place(MODELS[name]) == (name in ("Llama", "GPT2", "Qwen2"))
 
 
 def episodes_of(rows, prompt_ids=None):
@@ -94,7 +106,7 @@ def test_a_step_has_the_same_loss_and_gradient(monkeypatch, lora, micro_batch_si
         for name, parameter in token_model.named_parameters():
             if "lora_B" in name:  # zeros, with which the gradient of A would be 0
                 torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
-        monkeypatch.setattr(shared_prompts, "_SHARES", {token_model.model: shares})
+        monkeypatch.setattr(shared_prompts, "_RIGHT", {token_model.model: {False: shares}})
         statistics, log_probs = accumulate_gradients(
             token_model,
             episodes,

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from textgym.language_models.attention import attending, can_attend
 from textgym.language_models.forward import left_aligned, logits_of, memory_advice, state_hidden
 from textgym.language_models.graphs import GraphedSteps, cuda_graph
-from textgym.language_models.prompt_groups import PromptGroups, can_read_once, prompts_read_once
+from textgym.language_models.prompt_groups import PromptGroups
 from textgym.language_models.slots import SlotCache, attended
 from textgym.mdp import BoolArray, IntArray, TextMDP, first_observation
 
@@ -168,15 +169,16 @@ class Decoder:
             self._cache.decode(fed[1], width, aligned)
             mask = attended(self.model, fed[1], width)
             groups = self._groups_of(rows, which)
-            once = prompts_read_once(self.model, groups, fed[1]) if groups is not None else nullcontext()
-            with once:
+            if groups is not None:
+                groups.see(fed[1])
+            with attending(self.model, groups.attend) if groups is not None else nullcontext():
                 hidden = self._run(fed[0, :, None], fed[1, :, None], mask)[:, 0]
         self._store(which, hidden)
 
     def _groups_of(self, rows: IntArray, which: IntArray) -> PromptGroups | None:
         """Rows in order of their slots, by their prompts; None where reading these once is not possible or worth it."""
         assert self._cache is not None
-        if self._cache.num_virtual or not can_read_once(self.model):
+        if self._cache.num_virtual or not can_attend(self.model):
             return None
         if self._groups is None or not np.array_equal(self._grouped, which):
             self._grouped = which

@@ -1,27 +1,15 @@
 """Decode steps that read the keys and values of a prompt once for all rows that began with it.
 
 A row's token attends to its prompt and to its own completion. The scores of a prompt are one matrix product over the
-rows that share it, those of the completions are products of each row's own, and one softmax goes over both. This gives
-what transformers' `"sdpa"` gives, in whose place it is called; models that attend in another way are left alone, and so
-are lower precisions than float32, in which the scores would be rounded.
+rows that share it, those of the completions are products of each row's own, and one softmax goes over both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import torch
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from textgym.mdp import IntArray
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SPLIT_COST = 40
 """What attending in two parts costs a row, in columns of keys and values that it could read in that time."""
@@ -112,45 +100,3 @@ class PromptGroups:
 def masked(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
     """Scores with the lowest number where `hidden` is True."""
     return scores if hidden is None else scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
-
-
-_STEP: ContextVar[PromptGroups | None] = ContextVar("textgym_prompt_groups", default=None)
-
-
-def attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """What a model's layers call in a block of `prompts_read_once`; the arguments are transformers'."""
-    groups = _STEP.get()
-    if groups is None or kwargs.get("position_bias") is not None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    return groups.attend(module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
-
-
-AttentionInterface.register(_STEP.name, attention)
-
-
-def can_read_once(model: PreTrainedModel) -> bool:
-    """Whether `prompts_read_once` may be asked of a model now."""
-    attends = model.config.get_text_config()._attn_implementation
-    plain = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    return model.device.type == "cpu" and attends == "sdpa" and plain
-
-
-@contextmanager
-def prompts_read_once(model: PreTrainedModel, groups: PromptGroups, columns: torch.Tensor) -> Iterator[None]:
-    """A block in which a model is fed one token of each row, which attends to columns up to `columns[i]`."""
-    groups.see(columns)
-    config, token = model.config.get_text_config(), _STEP.set(groups)
-    config._attn_implementation = _STEP.name
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"
-        _STEP.reset(token)

@@ -16,14 +16,19 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from textgym.language_models.attention import attending, can_attend
 from textgym.language_models.forward import is_exhausted, left_aligned, logits_of, whole_rows_hidden
 from textgym.language_models.pieces import cheapest_slices, pass_cost
+from textgym.language_models.prompt_attention import Group, PromptAttention
 from textgym.mdp import TextMDP
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SHARES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+IN_PLACE_FROM = 48
+"""Columns of keys and values from which on copying them for each completion costs more than attending in two parts."""
+
+_RIGHT: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
 
 
 def shares_prompts(model: PreTrainedModel, mdp: TextMDP) -> bool:
@@ -34,16 +39,30 @@ def shares_prompts(model: PreTrainedModel, mdp: TextMDP) -> bool:
     """
     if mdp.max_prompt_tokens == 1 or any(map(_is_checkpointed, model.modules())):
         return False
-    if model not in _SHARES:
-        _SHARES[model] = _is_right(model)
-        if not _SHARES[model]:
+    known = _RIGHT.setdefault(model, {})
+    if False not in known:
+        known[False] = _is_right(model, in_place=False)
+        if not known[False]:
             name = model.name_or_path or type(model).__name__
             warnings.warn(
                 f"the key-value cache of the model {name!r} cannot be trained through, so prompts are computed again "
                 "for each of their completions",
                 stacklevel=2,
             )
-    return _SHARES[model]
+    return known[False]
+
+
+def reads_in_place(model: PreTrainedModel) -> bool:
+    """Whether the completions of a model that shares prompts attend to these without a copy of their own, now.
+
+    Found out at the first call, too.
+    """
+    if not can_attend(model):
+        return False
+    known = _RIGHT.setdefault(model, {})
+    if True not in known:
+        known[True] = _is_right(model, in_place=True)
+    return known[True]
 
 
 def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
@@ -60,7 +79,7 @@ def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> 
     if len(rows) > 1 and shares_prompts(model, mdp):
         shared = SharedPrompts(mdp, rows)
         if shared.cost < shared.cost_of_rows:
-            return shared.hidden(model)
+            return shared.hidden(model, in_place=shared.longest >= IN_PLACE_FROM and reads_in_place(model))
     return whole_rows_hidden(model, mdp, rows)
 
 
@@ -91,6 +110,7 @@ class SharedPrompts:
     Attributes:
         prompts: (U, P) the distinct ones.
         of_row: (B,) which one each row has.
+        longest: tokens of the longest prompt.
         cost: tokens that go through the model so, with padding, and `PASS_COST` for each pass.
         cost_of_rows: the same of one pass over whole rows.
     """
@@ -105,12 +125,22 @@ class SharedPrompts:
         self._order, self._fed = self._order[several], fed[several].cpu().numpy()
         of_completions, self._slices = cheapest_slices(self._fed, None, self._cost) if several.any() else (0.0, [])
         lengths = (self.prompts != mdp.pad_id).sum(-1)
-        self.cost = len(self.prompts) * int(lengths.max()) + self._cost + of_completions
+        self.longest = int(lengths.max())
+        self.cost = len(self.prompts) * self.longest + self._cost + of_completions
         longest = int((lengths[self.of_row] + self.counts).max()) - 1
         self.cost_of_rows = len(rows) * longest + self._cost
 
-    def hidden(self, model: PreTrainedModel) -> torch.Tensor:
-        """The hidden states that the completions' tokens are drawn from, (M, H), row by row."""
+    def hidden(self, model: PreTrainedModel, in_place: bool = False) -> torch.Tensor:
+        """The hidden states that the completions' tokens are drawn from.
+
+        Args:
+            model: a causal LM that shares prompts.
+            in_place: whether its completions read their prompts' keys and values where they are; if not, each has a
+                copy.
+
+        Returns:
+            (M, H), row by row.
+        """
         ids, lengths = left_aligned(self.mdp, self.prompts)  # (U, L)
         cache = DynamicCache()
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -122,39 +152,65 @@ class SharedPrompts:
             [last[self.of_row[begun]]],
             [begun * width],
         )  # place b T + t of the state before token t of row b
+        continued = _beside if in_place else _behind
         for start, end in self._slices:
             rows = self._order[start:end]
-            steps = torch.arange(int(self._fed[end - 1]), device=ids.device)
+            rows = rows[self.of_row[rows].argsort()]
+            prompt, steps = self.of_row[rows], torch.arange(int(self._fed[end - 1]), device=ids.device)
             fed = steps < (self.counts[rows] - 1)[:, None]  # (n, Q)
-            hidden.append(self._continued(model, cache, lengths, rows, len(steps))[fed])
+            columns = steps.clamp(max=self.counts[rows][:, None] - 1)
+            tokens = self.completions[rows].gather(-1, columns)
+            hidden.append(continued(model, cache, lengths, prompt, tokens)[fed])
             places.append((rows[:, None] * width + 1 + steps)[fed])
         return torch.cat(hidden)[torch.cat(places).argsort()]
 
-    def _continued(
-        self, model: PreTrainedModel, cache: DynamicCache, lengths: torch.Tensor, rows: torch.Tensor, count: int
-    ) -> torch.Tensor:
-        """Hidden states of the first `count` completion tokens of some rows, (n, count, H)."""
-        prompt = self.of_row[rows]
-        columns = torch.arange(count, device=rows.device).clamp(max=self.counts[rows][:, None] - 1)
-        ids, ahead = self.completions[rows].gather(-1, columns), lengths[prompt][:, None]
-        own = DynamicCache()
-        for number, layer in enumerate(cache.layers):
-            own.update(layer.keys[prompt], layer.values[prompt], number)
-        mask = None
-        if len(lengths) > 1 and int(lengths.min()) < int(lengths.max()):
-            real = torch.arange(int(lengths.max()), device=rows.device) < ahead  # (n, L)
-            mask = torch.cat([real, real.new_ones(len(rows), count)], 1).long()
-        positions = ahead + torch.arange(count, device=rows.device)
-        return model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=own, use_cache=True
-        ).last_hidden_state
+
+def _beside(
+    model: PreTrainedModel, cache: DynamicCache, lengths: torch.Tensor, prompt: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Hidden states of completions which read the keys and values of their prompts where they are.
+
+    Args:
+        model: a causal LM.
+        cache: of U prompts.
+        lengths: (U,) of the prompts.
+        prompt: (n,) which one each completion has, in order.
+        tokens: (n, Q) of the completions.
+
+    Returns:
+        (n, Q, H).
+    """
+    present, counts = prompt.unique_consecutive(return_counts=True)
+    ends, of_prompts = counts.cumsum(0).tolist(), lengths[present].tolist()
+    groups = [Group(*group) for group in zip(present.tolist(), [0, *ends[:-1]], ends, of_prompts, strict=True)]
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    positions = lengths[prompt][:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+    with attending(model, PromptAttention(layers, groups)):
+        return model.base_model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
+
+
+def _behind(
+    model: PreTrainedModel, cache: DynamicCache, lengths: torch.Tensor, prompt: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """The same, of completions which have a copy of their prompt's keys and values each."""
+    own = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        own.update(layer.keys[prompt], layer.values[prompt], number)
+    ahead, mask = lengths[prompt][:, None], None
+    if len(lengths) > 1 and int(lengths.min()) < int(lengths.max()):
+        real = torch.arange(int(lengths.max()), device=prompt.device) < ahead  # (n, L)
+        mask = torch.cat([real, real.new_ones(tokens.shape)], 1).long()
+    positions = ahead + torch.arange(tokens.shape[1], device=tokens.device)
+    return model.base_model(
+        input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=own, use_cache=True
+    ).last_hidden_state
 
 
 def _is_checkpointed(module: torch.nn.Module) -> bool:
     return isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training
 
 
-def _is_right(model: PreTrainedModel) -> bool:
+def _is_right(model: PreTrainedModel, in_place: bool) -> bool:
     """Compare the two ways on two prompts of different length with two completions each, of different length."""
     size = model.get_input_embeddings().weight.shape[0]
     pad = size
@@ -172,7 +228,7 @@ def _is_right(model: PreTrainedModel) -> bool:
     trained = [p for p in model.base_model.parameters() if p.requires_grad][:1]
     with torch.enable_grad():
         try:
-            ways = [whole_rows_hidden(model, mdp, rows), SharedPrompts(mdp, rows).hidden(model)]
+            ways = [whole_rows_hidden(model, mdp, rows), SharedPrompts(mdp, rows).hidden(model, in_place)]
             weights = torch.linspace(-1, 1, ways[0].numel(), device=rows.device).view_as(ways[0])
             results = [
                 [way.detach(), *(torch.autograd.grad((way * weights).sum(), trained) if trained else ())]
