@@ -14,7 +14,9 @@ from textgym.language_models import shared_prompts
 from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.forward import whole_rows_hidden
 from textgym.language_models.pieces import cheapest_groups
+from textgym.language_models.prompt_attention import PromptAttention
 from textgym.language_models.shared_prompts import (
+    IN_PLACE_FROM,
     SharedPrompts,
     episode_hidden,
     reads_in_place,
@@ -84,6 +86,19 @@ def test_common_architectures_share(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_read_in_place_where_a_model_attends_through_sdpa(name):
     assert reads_in_place(MODELS[name]) == (name in ("Llama", "GPT2", "Qwen2"))
+
+
+@pytest.mark.parametrize("length", [IN_PLACE_FROM - 1, IN_PLACE_FROM])
+def test_long_prompts_are_read_in_place(length, monkeypatch):
+    mdp = TextMDP(vocab_size=V, max_prompt_tokens=length, max_new_tokens=T, eos_token_ids=(V - 1,), bos_token_id=None)
+    rows = torch.cat([torch.arange(length).remainder(V - 1).expand(8, -1), torch.randint(0, V - 1, (8, T))], 1)
+    model, calls, attend = small("Llama", max_position_embeddings=64), [], PromptAttention.__call__
+    assert reads_in_place(model)
+    monkeypatch.setattr(PromptAttention, "__call__", lambda *args: calls.append(1) or attend(*args))
+    hidden = episode_hidden(model, mdp, rows)
+    torch.testing.assert_close(hidden, whole_rows_hidden(model, mdp, rows), atol=2e-5, rtol=1e-5)
+    assert len(calls) == (model.config.num_hidden_layers if length == IN_PLACE_FROM else 0)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def episodes_of(rows, prompt_ids=None):

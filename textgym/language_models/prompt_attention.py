@@ -104,7 +104,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _folded(rows: torch.Tensor, key_heads: int) -> torch.Tensor:
-    """(K, heads, Q, d) of rows with one prompt -> (1, key heads, r K Q, d): queries of the same keys, one after the other."""
+    """(K, heads, Q, d) of rows with one prompt -> (1, key heads, r K Q, d), the queries of the same keys in a row."""
     return rows.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3, 4).flatten(1, 3)[None]
 
 
