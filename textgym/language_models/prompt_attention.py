@@ -21,6 +21,28 @@ _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+Part = tuple[torch.Tensor, torch.Tensor]
+"""Outputs (..., Q, head size) of attention, and logarithms of the sums of exp(scores), (..., Q, 1)."""
+
+
+def partial_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+) -> Part:
+    """Attention of (n, heads, Q, head size) to (n, heads, W, head size), with a mask that is added to the scores."""
+    output, log_sums = _FORWARD(query, key, value, is_causal=is_causal, attn_mask=mask, scale=scaling)
+    return output, log_sums[..., None]
+
+
+def merged(own: Part, other: Part) -> Part:
+    """Attention to the columns of both parts."""
+    return own[0].lerp(other[0], torch.sigmoid(other[1] - own[1])), torch.logaddexp(own[1], other[1])
+
+
 class Group(NamedTuple):
     """Rows `start` to `end` of a pass, which have the first `length` columns of the prompt `prompt`."""
 
@@ -65,15 +87,13 @@ class _Attention(torch.autograd.Function):
         """The outputs; `groups` as in `PromptAttention`."""
         heads, key_heads = query.shape[1], key.shape[1]
         key, value = (states.repeat_interleave(heads // key_heads, 1) for states in (key, value))
-        result, log_sums = _FORWARD(query, key, value, is_causal=True, scale=scaling)
+        result, log_sums = partial_attention(query, key, value, scaling, is_causal=True)
         for prompt, start, end, length in groups:
-            columns = prompt, slice(None), slice(length)
-            states = (part[columns][None] for part in (prompt_keys, prompt_values))
-            part, part_sums = _FORWARD(_folded(query[start:end], key_heads), *states, scale=scaling)
-            part, part_sums = (_unfolded(x, end - start, heads) for x in (part, part_sums[..., None]))
-            own_sums = log_sums[start:end, ..., None]
-            result[start:end].lerp_(part, torch.sigmoid(part_sums - own_sums))
-            log_sums[start:end] = torch.logaddexp(own_sums, part_sums)[..., 0]
+            columns, rows = (prompt, slice(None), slice(length)), slice(start, end)
+            keys, values = prompt_keys[columns][None], prompt_values[columns][None]
+            output, sums = partial_attention(_folded(query[rows], key_heads), keys, values, scaling)
+            of_prompt = _unfolded(output, end - start, heads), _unfolded(sums, end - start, heads)
+            result[rows], log_sums[rows] = merged((result[rows], log_sums[rows]), of_prompt)
         ctx.save_for_backward(query, key, value, prompt_keys, prompt_values, result, log_sums)
         ctx.scaling, ctx.groups = scaling, groups
         return result
@@ -85,21 +105,20 @@ class _Attention(torch.autograd.Function):
         query, key, value, prompt_keys, prompt_values, result, log_sums = ctx.saved_tensors
         heads, key_heads = query.shape[1], prompt_keys.shape[1]
         of_query, *own = _BACKWARD(
-            gradient, query, key, value, result, log_sums, 0.0, is_causal=True, scale=ctx.scaling
+            gradient, query, key, value, result, log_sums[..., 0], 0.0, is_causal=True, scale=ctx.scaling
         )
         of_prompts = torch.zeros_like(prompt_keys), torch.zeros_like(prompt_values)
         for prompt, start, end, length in ctx.groups:
-            rows = (gradient, query, result, log_sums[..., None])
-            outer, folded, output, sums = (_folded(x[start:end], key_heads) for x in rows)
-            columns = prompt, slice(None), slice(length)
-            states = (part[columns][None] for part in (prompt_keys, prompt_values))
-            part, *of_states = _BACKWARD(
-                outer, folded, *states, output, sums[..., 0], 0.0, is_causal=False, scale=ctx.scaling
+            columns, rows = (prompt, slice(None), slice(length)), slice(start, end)
+            keys, values = prompt_keys[columns][None], prompt_values[columns][None]
+            outer, folded, output, sums = (_folded(x[rows], key_heads) for x in (gradient, query, result, log_sums))
+            of_folded, *of_states = _BACKWARD(
+                outer, folded, keys, values, output, sums[..., 0], 0.0, is_causal=False, scale=ctx.scaling
             )
-            of_query[start:end] += _unfolded(part, end - start, heads)
+            of_query[rows] += _unfolded(of_folded, end - start, heads)
             for whole, of_part in zip(of_prompts, of_states, strict=True):
                 whole[columns] = of_part[0]
-        of_own = (part.unflatten(1, (key_heads, -1)).sum(2) for part in own)
+        of_own = (states.unflatten(1, (key_heads, -1)).sum(2) for states in own)
         return of_query, *of_own, *of_prompts, None, None
 
 

@@ -1,7 +1,7 @@
 """Decode steps that read the keys and values of a prompt once for all rows that began with it.
 
-A row's token attends to its prompt and to its own completion. The scores of a prompt are one matrix product over the
-rows that share it, those of the completions are products of each row's own, and one softmax goes over both.
+A row's token attends to its prompt and to its own completion, as in `prompt_attention`, but the prompts of all groups
+are read in one call.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from textgym.language_models.prompt_attention import merged, partial_attention
 from textgym.mdp import IntArray
 
 SPLIT_COST = 40
@@ -56,8 +57,11 @@ class PromptGroups:
         self._not_own = self._hidden((own < self._lengths) | (own > columns[:, None]))  # (n, 1, 1, t)
 
     @staticmethod
-    def _hidden(mask: torch.Tensor) -> torch.Tensor | None:
-        return mask[:, None, None] if mask.any() else None
+    def _hidden(columns: torch.Tensor) -> torch.Tensor | None:
+        """What is added to the scores of columns that a row does not attend to."""
+        if not columns.any():
+            return None
+        return torch.zeros(columns.shape).masked_fill_(columns, torch.finfo(torch.float32).min)[:, None, None]
 
     def attend(
         self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
@@ -80,12 +84,12 @@ class PromptGroups:
         prompt_keys, prompt_values = self._prompts[module]  # (G, key heads, L, head size)
         own_keys, own_values = key[:, :, self.shortest :], value[:, :, self.shortest :]
         n, heads, _, size = query.shape
-        query = query.reshape(n, key.shape[1], -1, size) * scaling  # (n, key heads, r, head size)
-        of_prompt = masked(self._together(query) @ prompt_keys.transpose(2, 3), self._behind_prompt)
-        of_own = masked(query @ own_keys.transpose(2, 3), self._not_own)
-        weights = torch.cat([self._apart(of_prompt), of_own], -1).softmax(-1)  # (n, key heads, r, L + t)
-        result = self._apart(self._together(weights[..., : self.longest]) @ prompt_values)
-        return (result + weights[..., self.longest :] @ own_values).reshape(n, 1, heads, -1)
+        query = query.reshape(n, key.shape[1], -1, size)  # (n, key heads, r, head size)
+        together = self._together(query)
+        output, log_sums = partial_attention(together, prompt_keys, prompt_values, scaling, self._behind_prompt)
+        of_own = partial_attention(query, own_keys, own_values, scaling, self._not_own)
+        whole, _ = merged(of_own, (self._apart(output), self._apart(log_sums)))
+        return whole.reshape(n, 1, heads, -1)
 
     def _together(self, rows: torch.Tensor) -> torch.Tensor:
         """(n, h, r, d) of rows -> (G, h, K r, d) of their groups."""
@@ -95,8 +99,3 @@ class PromptGroups:
         """The inverse of `_together`."""
         rows = groups.unflatten(2, (self._size, -1)).transpose(1, 2).flatten(0, 1)  # (G K, h, r, d)
         return rows.index_select(0, self._places)
-
-
-def masked(scores: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
-    """Scores with the lowest number where `hidden` is True."""
-    return scores if hidden is None else scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
