@@ -2,6 +2,22 @@
 
 import torch
 
+DEEPSEEK = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+"""Arguments of `small("DeepseekV3")`, whose values are wider than its keys."""
+
 
 def small(name, vocab_size=8, **kwargs):
     """A random model of some architecture, by the prefix of its class."""

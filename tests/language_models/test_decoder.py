@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import small_gpt2, small_llama
-from tests.helpers.models import small
+from tests.helpers.models import DEEPSEEK, small
 from textgym.language_models import graphs, prompt_groups
 from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.decoder import Decoder
@@ -36,6 +36,7 @@ def model_named(name):
         "gpt_neox": ("GPTNeoX", {}),
         "mistral": ("Mistral", {**grouped, "sliding_window": P + T}),
         "gemma2": ("Gemma2", grouped),  # its attention is "eager" by default
+        "deepseek": ("DeepseekV3", DEEPSEEK),
         "llama eager": ("Llama", {"num_key_value_heads": 2, "attn_implementation": "eager"}),
     }
     if name.endswith(" tuning"):
@@ -137,7 +138,9 @@ def test_log_probs_on_any_schedule_are_those_of_a_plain_forward(name, data):
     play(decoder_of(name), name, lambda n: data.draw(st.integers(0, n - 1)), 6)
 
 
-@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt_neox", "mistral", "gemma2", "llama eager", *VIRTUAL])
+@pytest.mark.parametrize(
+    "name", ["qwen2", "qwen3", "gpt_neox", "mistral", "gemma2", "deepseek", "llama eager", *VIRTUAL]
+)
 def test_other_architectures_and_kinds_of_attention_decode_to_the_same(name, way):
     rng = np.random.default_rng(0)
     for _ in range(3):

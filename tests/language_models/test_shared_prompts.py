@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import small_gpt2
-from tests.helpers.models import small
+from tests.helpers.models import DEEPSEEK, small
 from textgym.language_models import shared_prompts
 from textgym.language_models.adapters import add_adapters, peft_config
 from textgym.language_models.forward import whole_rows_hidden
@@ -33,6 +33,7 @@ MODELS = {
     "Llama": small("Llama"),
     "GPT2": small_gpt2(vocab_size=8),
     "Qwen2": small("Qwen2", num_key_value_heads=2),
+    "DeepseekV3": small("DeepseekV3", **DEEPSEEK),
     "Gemma2": small("Gemma2", num_key_value_heads=2, head_dim=8),
 }
 for kind in ("PROMPT_TUNING", "PREFIX_TUNING"):

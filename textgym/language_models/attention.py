@@ -36,7 +36,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """What a model's layers call in a block of `attending`; the arguments are transformers'."""
     attend = _ATTEND.get()
-    if attend is None or kwargs.get("position_bias") is not None:
+    plain = kwargs.get("position_bias") is None and value.shape[-1] == query.shape[-1]  # all that torch's kernel takes
+    if attend is None or not plain:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     return attend(module, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
 

@@ -148,10 +148,8 @@ class SharedPrompts:
         last = of_prompts.last_hidden_state[torch.arange(len(ids), device=ids.device), lengths - 1]  # (U, H)
         begun = (self.counts > 0).nonzero().flatten()
         width = self.mdp.max_new_tokens
-        hidden, places = (
-            [last[self.of_row[begun]]],
-            [begun * width],
-        )  # place b T + t of the state before token t of row b
+        # b T + t is the place of the state before token t of row b
+        hidden, places = [last[self.of_row[begun]]], [begun * width]
         continued = _beside if in_place else _behind
         for start, end in self._slices:
             rows = self._order[start:end]
