@@ -36,7 +36,7 @@ from textgym.wrappers.vector import PotentialShaping
 AGENTS: dict[str, tuple[type[PolicyGradient], dict[str, Any]]] = {
     "reinforce": (REINFORCE, {"reward_to_go": True}),
     "rloo": (RLOO, {"reward_to_go": True}),
-    "grpo": (GRPO, {"reward_to_go": True, "learning_rate": 0.05}),
+    "grpo": (GRPO, {"reward_to_go": True, "scale_rewards": "batch", "learning_rate": 0.1}),
     "ppo": (PPO, {"gae_lambda": 0.9, "normalize_advantage": False, "n_epochs": 1, "batch_size": None, "vf_coef": 0.1}),
 }
 """Each agent, and what it takes besides. PPO's advantages are not whitened, which would change the KL's weight."""
