@@ -230,4 +230,5 @@ def test_an_agent_of_the_zoo_is_the_same_agent_everywhere():
             kind = tuple(getattr(command, name, None) for name in ("divergence", "proposal", "baseline", "kl_penalty"))
             assert kinds.setdefault(label(entry), (command.algorithm, kind)) == (command.algorithm, kind)
             price = getattr(command, "kl_coef", None) or getattr(command, "beta", None)
-            assert (price or json.loads(command.target)["beta"]) == experiment.beta
+            last = str(price or json.loads(command.target)["beta"]).rpartition(":")[2]  # a price may fall
+            assert float(last) >= experiment.beta
