@@ -39,6 +39,7 @@ MODELS = {
 for kind in ("PROMPT_TUNING", "PREFIX_TUNING"):
     MODELS[kind] = small("Llama", num_key_value_heads=2)
     add_adapters(MODELS[kind], peft_config({"peft_type": kind, "num_virtual_tokens": 2}))
+IN_PLACE = ("Llama", "GPT2", "Qwen2")
 GROUPS = st.lists(
     st.tuples(st.integers(1, P), st.lists(st.integers(0, T), min_size=1, max_size=4)), min_size=1, max_size=4
 )
@@ -65,14 +66,12 @@ def gradient(model, hidden):
     return torch.cat([part.flatten() for part in parts if part is not None])
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "in_place"), [*((name, False) for name in MODELS), *((n, True) for n in IN_PLACE)])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(groups=GROUPS)
 def test_hidden_states_and_gradients_are_those_of_whole_rows(name, in_place, groups):
     assume(any(max(lengths) > 0 for _, lengths in groups))
     model, rows = MODELS[name], rows_of(groups)
-    in_place = in_place and reads_in_place(model)
     whole, shared = whole_rows_hidden(model, MDP, rows), SharedPrompts(MDP, rows).hidden(model, in_place)
     torch.testing.assert_close(shared, whole, atol=2e-5, rtol=1e-5)
     ours, theirs = gradient(model, shared), gradient(model, whole)
@@ -86,13 +85,14 @@ def test_common_architectures_share(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_read_in_place_where_a_model_attends_through_sdpa(name):
-    assert reads_in_place(MODELS[name]) == (name in ("Llama", "GPT2", "Qwen2"))
+    assert reads_in_place(MODELS[name]) == (name in IN_PLACE)
 
 
 @pytest.mark.parametrize("length", [IN_PLACE_FROM - 1, IN_PLACE_FROM])
 def test_long_prompts_are_read_in_place(length, monkeypatch):
     mdp = TextMDP(vocab_size=V, max_prompt_tokens=length, max_new_tokens=T, eos_token_ids=(V - 1,), bos_token_id=None)
-    rows = torch.cat([torch.arange(length).remainder(V - 1).expand(8, -1), torch.randint(0, V - 1, (8, T))], 1)
+    completions = torch.randint(0, V - 1, (8, T), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([torch.arange(length).remainder(V - 1).expand(8, -1), completions], 1)
     model, calls, attend = small("Llama", max_position_embeddings=64), [], PromptAttention.__call__
     assert reads_in_place(model)
     monkeypatch.setattr(PromptAttention, "__call__", lambda *args: calls.append(1) or attend(*args))
@@ -116,13 +116,14 @@ def test_a_step_has_the_same_loss_and_gradient(monkeypatch, lora, micro_batch_si
     rows = rows_of([(6, [5, 1, 3]), (2, [2, 2, 5]), (6, [4, 4, 4])])
     rows[rows == 1] = 2  # 1 is banned
     episodes, results = episodes_of(rows), []
-    for shares in (False, True):
+    monkeypatch.setattr(shared_prompts, "IN_PLACE_FROM", 0)
+    for shares, in_place in ((False, False), (True, False), (True, True)):
         token_model = TokenModel(mdp, small("Llama"), lora=lora, temperature=0.7).train()
-        assert token_model.shares_prompts()
+        assert token_model.shares_prompts() and reads_in_place(token_model.model)
         for name, parameter in token_model.named_parameters():
             if "lora_B" in name:  # zeros, with which the gradient of A would be 0
                 torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
-        monkeypatch.setattr(shared_prompts, "_RIGHT", {token_model.model: {False: shares}})
+        monkeypatch.setattr(shared_prompts, "_RIGHT", {token_model.model: {False: shares, True: in_place}})
         statistics, log_probs = accumulate_gradients(
             token_model,
             episodes,
@@ -132,9 +133,11 @@ def test_a_step_has_the_same_loss_and_gradient(monkeypatch, lora, micro_batch_si
         )
         parts = [p.grad.flatten() for p in token_model.parameters() if p.grad is not None]
         results.append((log_probs, torch.cat(parts), statistics))
-    torch.testing.assert_close(results[1][0], results[0][0], atol=1e-5, rtol=0)
-    assert results[1][2] == pytest.approx(results[0][2], abs=1e-5)
-    assert (results[1][1] - results[0][1]).norm() <= 1e-5 * results[0][1].norm()
+    whole, *shared = results
+    for log_probs, gradients, statistics in shared:
+        torch.testing.assert_close(log_probs, whole[0], atol=1e-5, rtol=0)
+        assert statistics == pytest.approx(whole[2], abs=1e-5)
+        assert (gradients - whole[1]).norm() <= 1e-5 * whole[1].norm()
 
 
 def test_fewer_tokens_go_through_the_model():

@@ -48,16 +48,16 @@ class PromptGroups:
         places[order] = place
         self._members, self._places = torch.from_numpy(members), torch.from_numpy(places)  # (G K,), (n,)
         self._first, self._lengths, self._size = torch.from_numpy(first), torch.from_numpy(lengths)[:, None], most
-        self._behind_prompt = self._hidden(torch.arange(self.longest) >= self._lengths[self._first])  # (G, 1, 1, L)
+        self._behind_prompt = self._added(torch.arange(self.longest) >= self._lengths[self._first])  # (G, 1, 1, L)
         self._prompts: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def see(self, columns: torch.Tensor) -> None:
         """In the next step, row i attends to columns up to `columns[i]`, (n,) int64."""
         own = torch.arange(self.shortest, int(columns.max()) + 1)
-        self._not_own = self._hidden((own < self._lengths) | (own > columns[:, None]))  # (n, 1, 1, t)
+        self._not_own = self._added((own < self._lengths) | (own > columns[:, None]))  # (n, 1, 1, t)
 
     @staticmethod
-    def _hidden(columns: torch.Tensor) -> torch.Tensor | None:
+    def _added(columns: torch.Tensor) -> torch.Tensor | None:
         """What is added to the scores of columns that a row does not attend to."""
         if not columns.any():
             return None

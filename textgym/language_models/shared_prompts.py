@@ -29,6 +29,7 @@ IN_PLACE_FROM = 48
 """Columns of keys and values from which on copying them for each completion costs more than attending in two parts."""
 
 _RIGHT: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
+"""Whether a model is right without and with reading prompts in place, as far as it was asked."""
 
 
 def shares_prompts(model: PreTrainedModel, mdp: TextMDP) -> bool:
@@ -39,17 +40,16 @@ def shares_prompts(model: PreTrainedModel, mdp: TextMDP) -> bool:
     """
     if mdp.max_prompt_tokens == 1 or any(map(_is_checkpointed, model.modules())):
         return False
-    known = _RIGHT.setdefault(model, {})
-    if False not in known:
-        known[False] = _is_right(model, in_place=False)
-        if not known[False]:
-            name = model.name_or_path or type(model).__name__
-            warnings.warn(
-                f"the key-value cache of the model {name!r} cannot be trained through, so prompts are computed again "
-                "for each of their completions",
-                stacklevel=2,
-            )
-    return known[False]
+    is_new = False not in _RIGHT.get(model, {})
+    shares = _is_known_right(model, in_place=False)
+    if is_new and not shares:
+        name = model.name_or_path or type(model).__name__
+        warnings.warn(
+            f"the key-value cache of the model {name!r} cannot be trained through, so prompts are computed again "
+            "for each of their completions",
+            stacklevel=2,
+        )
+    return shares
 
 
 def reads_in_place(model: PreTrainedModel) -> bool:
@@ -57,12 +57,7 @@ def reads_in_place(model: PreTrainedModel) -> bool:
 
     Found out at the first call, too.
     """
-    if not can_attend(model):
-        return False
-    known = _RIGHT.setdefault(model, {})
-    if True not in known:
-        known[True] = _is_right(model, in_place=True)
-    return known[True]
+    return can_attend(model) and _is_known_right(model, in_place=True)
 
 
 def episode_hidden(model: PreTrainedModel, mdp: TextMDP, rows: torch.Tensor) -> torch.Tensor:
@@ -127,8 +122,8 @@ class SharedPrompts:
         lengths = (self.prompts != mdp.pad_id).sum(-1)
         self.longest = int(lengths.max())
         self.cost = len(self.prompts) * self.longest + self._cost + of_completions
-        longest = int((lengths[self.of_row] + self.counts).max()) - 1
-        self.cost_of_rows = len(rows) * longest + self._cost
+        width = int((lengths[self.of_row] + self.counts).max()) - 1
+        self.cost_of_rows = len(rows) * width + self._cost
 
     def hidden(self, model: PreTrainedModel, in_place: bool = False) -> torch.Tensor:
         """The hidden states that the completions' tokens are drawn from.
@@ -206,6 +201,13 @@ def _behind(
 
 def _is_checkpointed(module: torch.nn.Module) -> bool:
     return isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training
+
+
+def _is_known_right(model: PreTrainedModel, in_place: bool) -> bool:
+    known = _RIGHT.setdefault(model, {})
+    if in_place not in known:
+        known[in_place] = _is_right(model, in_place)
+    return known[in_place]
 
 
 def _is_right(model: PreTrainedModel, in_place: bool) -> bool:
